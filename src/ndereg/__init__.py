@@ -1,3 +1,86 @@
-"""One specification of a differential-equation solve, compiled to NumPy+Numba, PyTorch and JAX."""
+"""Neural differential equations that stay cheap to solve, on the array framework you have.
+
+This module holds the names of the specification and imports no array framework. Choose one at
+import: ``import ndereg.numpy as nde``, ``ndereg.torch`` or ``ndereg.jax``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ndereg import ops
+from ndereg.catalogue import lookup, names, register
+from ndereg.catalogue.controllers import CONTROLLERS
+from ndereg.field import Field
+from ndereg.plan.lower import lower
+from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint
+from ndereg.spec.controller import ConstantStep, PIDController
+from ndereg.spec.regularizer import ErrorEstimate, Regularizer, StiffnessEstimate
+from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay
+from ndereg.spec.spec import Spec
+from ndereg.spec.status import SolveError, Status
+from ndereg.spec.tableau import Tableau
 
 __version__ = "0.1.0"
+
+
+def compile(spec: Spec, backend: str = "numpy") -> Any:
+    """Compile a specification on a backend; what ``solve`` calls. The result is kept.
+
+    Parameters
+    ----------
+    spec : Spec
+    backend : str
+        ``"numpy"`` (Numba), ``"torch"``, ``"jax"``, ``"reference"`` or a registered one.
+
+    Returns
+    -------
+    object
+        With ``solve(problem)`` and ``solve_vjp(problem)``
+        (:class:`ndereg.backends.base.Compiled`).
+
+    Raises
+    ------
+    ValueError
+        If the method or adjoint cannot serve the specification, or the backend is unknown.
+    ImportError
+        If the framework is not installed.
+    """
+    from ndereg.backends.registry import compile_on, load_backend
+
+    return compile_on(spec, load_backend(backend))
+
+
+def register_backend(name: str, factory: Any) -> None:
+    """Make a third-party backend known; see :mod:`ndereg.backends.registry`."""
+    from ndereg.backends import registry
+
+    registry.register_backend(name, factory)
+
+
+__all__ = [
+    "CONTROLLERS",
+    "Backsolve",
+    "Constant",
+    "ConstantStep",
+    "Discrete",
+    "ErrorEstimate",
+    "ExponentialDecay",
+    "Field",
+    "InverseDecay",
+    "NoAdjoint",
+    "PIDController",
+    "Regularizer",
+    "SolveError",
+    "Spec",
+    "Status",
+    "StiffnessEstimate",
+    "Tableau",
+    "compile",
+    "lookup",
+    "lower",
+    "names",
+    "ops",
+    "register",
+    "register_backend",
+]

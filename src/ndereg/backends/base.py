@@ -1,0 +1,222 @@
+"""The protocol between the edge of the library and a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ndereg.plan.lower import Plan
+from ndereg.spec.spec import Spec
+from ndereg.structure import Structure
+
+Array = Any
+"""An array of the backend's framework."""
+
+
+class Backend(Protocol):
+    """What a backend provides: arrays at the edge, and the solve of a flattened problem."""
+
+    name: str
+
+    def owns(self, value: object) -> bool:
+        """Whether ``value`` is an array of this framework."""
+
+    def array(self, value: object, what: str) -> Array:
+        """``value`` as an array; TypeError, naming ``what``, if it is of another framework."""
+
+    def dtype(self, array: Array) -> str:
+        """Plain name of the dtype: ``"float32"``, ``"complex128"``, ``"int64"``, ``"bool"``."""
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        """The array in another dtype (real part where a complex one becomes real)."""
+
+    def concat(self, arrays: Sequence[Array]) -> Array:
+        """Concatenation along the last axis."""
+
+    def concrete(self, value: object) -> Any:
+        """``value`` as Python number or NumPy array; None where it is only known when compiled."""
+
+    def times(self, values: Any, like: Array) -> Array:
+        """Times as a float64 array (the widest real dtype there is) beside ``like``."""
+
+    def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Array]:
+        """Parameters by name that the field carries itself (``torch.nn.Module``)."""
+
+    def compile(self, plan: Plan) -> Compiled:
+        """What runs problems of this plan; called once a specification."""
+
+
+class Compiled(Protocol):
+    """A plan made ready to run on a backend."""
+
+    def solve(self, problem: Problem) -> Result:
+        """Solve; the result carries the framework's own differentiation history, if any."""
+
+    def solve_vjp(
+        self, problem: Problem
+    ) -> tuple[Result, Callable[[Array, Array], tuple[Array, Sequence[Array]]]]:
+        """Solve, and return the pullback ``(ys_bar, penalty_bar) -> (y0_bar, args_bar)``.
+
+        ``ys_bar`` is shaped like ``Result.ys`` and ``penalty_bar`` is ``(B,)``; the results are the
+        flat ``(B, n)`` cotangent of the state and one cotangent a leaf of args (and after them one
+        a parameter that the field carries). Cotangents follow the real inner product
+        ``Re(sum(conj(a) * b))``.
+        """
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the user's state lies in the flat state ``(B, n)``.
+
+    Attributes
+    ----------
+    structure : Structure
+        Nesting of the leaves.
+    shapes, dtypes : tuple
+        Of the leaves as the user gave them, the batch axis included.
+    dtype : str
+        Of the flat state: the promotion of the leaves' dtypes.
+    batch : int or None
+        Number of samples with ``batch="independent"``; None means one joint sample.
+    """
+
+    structure: Structure
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    dtype: str
+    batch: int | None
+
+    @property
+    def samples(self) -> int:
+        """Rows of the flat state."""
+        return 1 if self.batch is None else self.batch
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Entries of each leaf in one row."""
+        skip = 0 if self.batch is None else 1
+        return tuple(_product(shape[skip:]) for shape in self.shapes)
+
+    @property
+    def entries(self) -> int:
+        """Columns of the flat state."""
+        return sum(self.sizes)
+
+    @property
+    def real_dtype(self) -> str:
+        """The dtype of moduli and of the time that the field sees."""
+        return {"complex64": "float32", "complex128": "float64"}.get(self.dtype, self.dtype)
+
+    @property
+    def time_shape(self) -> tuple[int, ...]:
+        """Shape of the time that the field sees: ``()``, or ``(B, 1, ...)`` to broadcast with y."""
+        if self.batch is None:
+            return ()
+        axes = {len(shape) for shape in self.shapes}
+        return (self.batch, *([1] * (axes.pop() - 1 if len(axes) == 1 else 0)))
+
+    def flatten(self, backend: Backend, leaves: Sequence[Array], times: int | None = None) -> Array:
+        """Leaves to a flat ``(B, n)``, or ``(B, T, n)`` where leaves carry ``times`` points."""
+        lead = (self.samples,) if times is None else (self.samples, times)
+        parts = [
+            backend.cast(leaf.reshape((*lead, size)), self.dtype)
+            for leaf, size in zip(leaves, self.sizes, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else backend.concat(parts)
+
+    def unflatten(self, backend: Backend, flat: Array, times: int | None = None) -> list[Array]:
+        """Flat ``(B, n)`` or ``(B, T, n)`` to leaves, ``(T, ...)`` or ``(B, T, ...)``."""
+        leaves, start = [], 0
+        for shape, dtype, size in zip(self.shapes, self.dtypes, self.sizes, strict=True):
+            part = flat if size == self.entries else flat[..., start : start + size]
+            start += size
+            if times is not None:
+                shape = (times, *shape) if self.batch is None else (shape[0], times, *shape[1:])
+            leaves.append(backend.cast(part.reshape(shape), dtype))
+        return leaves
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A validated, flattened problem.
+
+    Times, tolerances and other run-time numbers are Python floats, or traced scalars of the
+    backend (JAX) that :meth:`Backend.concrete` could not resolve.
+
+    Attributes
+    ----------
+    spec, plan
+        What to run.
+    field : callable
+        The user's, as given.
+    call : callable
+        ``call(t, y, args_leaves) -> k``: the field on flat arrays; ``t`` is shaped
+        ``layout.time_shape``. Its result is checked against the state on every call that is
+        traced or eager on the framework, so that a wrong field is refused by name.
+    layout : Layout
+    y0 : array (B, n)
+    args : tuple of arrays
+        Leaves of args.
+    args_structure : Structure
+    t0, t1 : float
+    t_eval : numpy array (T,) or (B, T), float64, or None
+    rtol, atol : float
+        ``atol`` is at least the smallest one that keeps the error scale positive.
+    parameters : tuple of float
+        Values of ``CONTROL_PARAMETERS``.
+    dt : float
+        Size of a constant step; nan with adaptive steps.
+    first_step : float or None
+        Size of the first step, without a sign.
+    max_steps : int
+    weights : tuple of float
+        Of the terms of the penalty.
+    """
+
+    spec: Spec
+    plan: Plan
+    field: Callable[..., Any]
+    call: Callable[[Array, Array, Sequence[Array]], Array]
+    layout: Layout
+    y0: Array
+    args: tuple[Array, ...]
+    args_structure: Structure
+    t0: Any
+    t1: Any
+    t_eval: Any
+    rtol: Any
+    atol: Any
+    parameters: tuple[float, ...]
+    dt: float
+    first_step: Any
+    max_steps: int
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Flat outcome of a solve; every array leads with the samples ``(B, ...)``.
+
+    Attributes
+    ----------
+    ys : array (B, n), or (B, T, n) with output times
+    penalty : array (B,), real dtype of the state
+    nfev, nsteps, naccept, status : integer arrays (B,)
+    steps : None or tuple of (attempts, B) arrays t, h, error, stiffness, accepted
+    """
+
+    ys: Array
+    penalty: Array
+    nfev: Array
+    nsteps: Array
+    naccept: Array
+    status: Array
+    steps: tuple[Array, ...] | None = None
+
+
+def _product(numbers: Sequence[int]) -> int:
+    product = 1
+    for number in numbers:
+        product *= number
+    return product

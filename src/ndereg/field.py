@@ -1,0 +1,47 @@
+"""A vector field together with what a framework cannot derive from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field with its own vector-Jacobian product, for ``@njit`` functions.
+
+    Numba has no automatic differentiation: a field that is already compiled is called as it is,
+    and gradients need ``vjp``. Plain Python fields need none of this.
+
+    Parameters
+    ----------
+    function : callable
+        ``f(t, y, args) -> dy/dt``, or ``f(t, y, args, out)`` writing into ``out`` when
+        ``in_place``.
+    vjp : callable or None
+        ``vjp(t, y, args, k_bar) -> (y_bar, args_bar)``: the cotangents of ``y`` and ``args``, in
+        their structure, for the cotangent ``k_bar`` of the field. Compiled with ``@njit`` as well.
+    in_place : bool
+        Whether ``function`` writes into a fourth argument.
+
+    Examples
+    --------
+    >>> field = Field(lambda t, y, args: -args * y)
+    >>> field(0.0, 2.0, 3.0)
+    -6.0
+    """
+
+    function: Callable[..., Any]
+    vjp: Callable[..., Any] | None = None
+    in_place: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("function", "vjp"):
+            value = getattr(self, name)
+            if not callable(value) and not (name == "vjp" and value is None):
+                raise TypeError(f"expected a callable for Field.{name}, received {value!r}")
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function itself."""
+        return self.function(*arguments)

@@ -1,0 +1,12 @@
+"""ndereg on JAX arrays: ``import ndereg.jax as nde``."""
+
+from ndereg import *  # noqa: F403
+from ndereg import __all__ as _names
+from ndereg.backends.registry import load_backend
+from ndereg.solve import Face
+
+_face = Face(load_backend("jax"))
+solve = _face.solve
+solve_vjp = _face.solve_vjp
+
+__all__ = [*_names, "solve", "solve_vjp"]

@@ -1,0 +1,154 @@
+"""The step-size control, the accept rule and the reduction of penalties, as scalar programs.
+
+Where other solvers differ, the choices here are: a step is accepted when ``E <= 1``; a non-finite
+``E`` is a rejection with the smallest factor; a rejected step is shrunk by the integral law alone,
+so that no history can keep it from shrinking; after a rejection the factor is at most 1; the last
+step lands exactly on the end.
+"""
+
+from __future__ import annotations
+
+from ndereg.plan.builder import Builder, Value, maximum, minimum, where
+from ndereg.plan.program import Program
+from ndereg.spec.controller import CONTROL_PARAMETERS
+from ndereg.spec.regularizer import Term
+from ndereg.spec.status import Status
+
+SMALLEST_ERROR = 1e-10
+"""Errors below this are all the same to the controller; it keeps the powers finite."""
+SMALLEST_MEMORY = 1e-4
+"""Floor of the error that later steps remember (DOPRI5, Hairer, Norsett, Wanner I)."""
+RESOLUTION_STEPS = 4
+"""A rejected step must stay above this many spacings of the floating-point time."""
+
+MEMORY = ("E1", "E2", "h1", "rejected")
+"""Slots that the control program carries from attempt to attempt, besides ``h`` and ``status``."""
+MEMORY_START = (1.0, 1.0, 0.0, False)
+"""Their values before the first attempt."""
+
+
+def begin_program(adaptive: bool) -> Program:
+    """``(h, remaining) -> (h_try, last)``: shorten the last step to land on the end.
+
+    A step that would leave less than one percent of itself to go is stretched over it (as DOPRI5
+    does), which saves a tiny last step; constant steps are stretched over rounding only.
+    """
+    builder = Builder()
+    h, remaining = builder.input("h", "scalar"), builder.input("remaining", "scalar")
+    last = abs(remaining) <= abs(h) * (1.01 if adaptive else 1 + 1e-9)
+    return builder.program("begin", {"h_try": where(last, remaining, h), "last": last})
+
+
+def control_program(adaptive: bool) -> Program:
+    """One decision: from ``E`` (or ``finite``) of an attempt to acceptance, next step and status.
+
+    Inputs: ``E``, the attempted ``h``, ``last``, ``t``, ``spacing`` (relative resolution of
+    time), ``status``, ``attempts`` (before this one), ``max_steps``, the memory, and the
+    parameters of the controller. Constant steps read ``finite`` and ``dt`` (signed) instead.
+    """
+    builder = Builder()
+    status = builder.input("status", "scalar")
+    last = builder.input("last", "flag")
+    running = status.equals(float(Status.RUNNING))
+    attempts = builder.input("attempts", "scalar") + 1.0
+    exhausted = builder.input("max_steps", "scalar") <= attempts
+    ongoing = where(exhausted, float(Status.MAX_STEPS), float(Status.RUNNING))
+    if not adaptive:
+        finite = builder.input("finite", "scalar").equals(1.0)
+        ended = where(finite, where(last, float(Status.SUCCESS), ongoing), float(Status.NON_FINITE))
+        return builder.program(
+            "control",
+            {
+                "accept": running & finite,
+                "h_next": builder.input("dt", "scalar") * 1.0,
+                "status": where(running, ended, status),
+            },
+        )
+    p = {name: builder.input(name, "scalar") for name in CONTROL_PARAMETERS}
+    h, error = builder.input("h", "scalar"), builder.input("E", "scalar")
+    e1, e2, h1 = (builder.input(name, "scalar") for name in MEMORY[:3])
+    rejected = builder.input("rejected", "flag")
+
+    finite = error.isfinite()
+    good = finite & (error <= 1.0)
+    accept = running & good
+    e0 = maximum(where(finite, error, 1.0), SMALLEST_ERROR)
+    ratio = where(h1.equals(0.0), 1.0, abs(h / where(h1.equals(0.0), 1.0, h1)))
+    ratio = where(ratio.equals(0.0), 1.0, ratio)
+    law = (
+        e0 ** -p["beta1"] * e1 ** -p["beta2"] * e2 ** -p["beta3"] * ratio ** -p["alpha"]
+    ) * p["safety"]
+    shrink = e0 ** -p["exponent"] * p["safety"]
+    factor = where(
+        good,
+        minimum(law, where(rejected, 1.0, p["factor_max"])),
+        where(finite, shrink, p["factor_min"]),
+    )
+    factor = maximum(factor, p["factor_min"])
+    size = minimum(abs(h) * factor, p["dt_max"])
+    floor = maximum(
+        p["dt_min"],
+        abs(builder.input("t", "scalar")) * builder.input("spacing", "scalar") * RESOLUTION_STEPS,
+    )
+    size = where(good, maximum(size, p["dt_min"]), size)
+    stuck = (~good) & ((size < floor) | size.equals(0.0))
+    failed = where(finite, float(Status.STEP_UNDERFLOW), float(Status.NON_FINITE))
+    ended = where(good & last, float(Status.SUCCESS), where(stuck, failed, ongoing))
+    remembered = maximum(e0, SMALLEST_MEMORY)
+    return builder.program(
+        "control",
+        {
+            "accept": accept,
+            "h_next": where(h < 0.0, -size, size),
+            "status": where(running, ended, status),
+            "E1": where(accept, remembered, e1),
+            "E2": where(accept, e1, e2),
+            "h1": where(accept, h, h1),
+            "rejected": running & (~good),
+        },
+    )
+
+
+def accumulate_program(terms: tuple[Term, ...]) -> Program:
+    """Reduce the penalties of the steps: ``P_i`` so far, and at which ``row`` a maximum was."""
+    builder = Builder()
+    accept = builder.input("accept", "flag")
+    outputs: dict[str, Value] = {}
+    for i, term in enumerate(terms):
+        total, r = builder.input(f"P{i}", "scalar"), builder.input(f"r{i}", "scalar")
+        if term.reduce == "max":
+            larger = accept & (total < r)
+            outputs[f"P{i}"] = where(larger, r, total)
+            at = builder.input(f"at{i}", "scalar")
+            outputs[f"at{i}"] = where(larger, builder.input("row", "scalar"), at)
+        else:
+            outputs[f"P{i}"] = total + where(accept, r, 0.0)
+    return builder.program("accumulate", outputs)
+
+
+def finish_program(terms: tuple[Term, ...]) -> Program:
+    """``penalty = sum(weight_i P_i)``, the means divided by the number of accepted steps."""
+    builder = Builder()
+    penalty: Value | None = None
+    for i, term in enumerate(terms):
+        value = builder.input(f"P{i}", "scalar") * builder.input(f"weight{i}", "scalar")
+        if term.reduce == "mean":
+            value = value / maximum(builder.input("naccept", "scalar"), 1.0)
+        penalty = value if penalty is None else penalty + value
+    return builder.program("finish", {} if penalty is None else {"penalty": penalty})
+
+
+def seed_program(terms: tuple[Term, ...]) -> Program:
+    """Cotangent ``r_i_bar`` of each term at the step recorded as ``row``: finish transposed."""
+    builder = Builder()
+    bar = builder.input("penalty_bar", "scalar")
+    outputs: dict[str, Value] = {}
+    for i, term in enumerate(terms):
+        value = bar * builder.input(f"weight{i}", "scalar")
+        if term.reduce == "mean":
+            value = value / maximum(builder.input("naccept", "scalar"), 1.0)
+        elif term.reduce == "max":
+            at = builder.input(f"at{i}", "scalar")
+            value = where(at.equals(builder.input("row", "scalar")), value, 0.0)
+        outputs[f"r{i}_bar"] = value
+    return builder.program("seed", outputs)

@@ -1,0 +1,223 @@
+"""A specification lowered to the programs that a backend runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from ndereg.plan.builder import Builder, Value
+from ndereg.plan.control import (
+    accumulate_program,
+    begin_program,
+    control_program,
+    finish_program,
+    seed_program,
+)
+from ndereg.plan.observables import Observables, Stages, record_interpolant, record_stages
+from ndereg.plan.program import Evaluate, Program, Slot
+from ndereg.plan.start import first_program
+from ndereg.plan.transpose import transpose
+from ndereg.spec.adjoint import Discrete
+from ndereg.spec.spec import Spec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The programs of a solve.
+
+    Attributes
+    ----------
+    spec : Spec
+        What was lowered.
+    first, first_given : Program
+        ``(t, y) -> status, h, k1``; without ``h`` where the first step size is given.
+    begin : Program
+        ``(h, remaining) -> h_try, last``.
+    step : Program
+        ``(t, h, y[, k1], rtol, atol) -> y1[, k_next][, E][, S][, finite][, r0, ...]`` and, where
+        output times are asked for, the stages ``k1, k2, ...`` that ``dense`` reads.
+    control : Program
+        The decision about an attempt.
+    accumulate, finish, seed : Program
+        The penalty over the steps, and its cotangents.
+    dense : Program or None
+        ``stages -> Q1, ..., Qd``, the interpolant of an accepted step.
+    read : Program or None
+        ``(y, theta, Q1, ..., Qd) -> y_theta``.
+    replay : Program
+        ``(t, h, y) -> y1``, to recompute states between checkpoints.
+    adjoint, adjoint_dense : Program or None
+        The step transposed, without and with cotangents of the interpolant:
+        ``(t, h, y, rtol, atol, y1_bar, r0_bar, ...[, k_next, k_next_map, k_next_bar]) ->
+        y_bar[, k1, k1_map, k1_bar]``.
+    read_adjoint : Program or None
+        ``(theta, y_theta_bar) -> y_bar, Q1_bar, ...``.
+    carried : bool
+        The last stage of a step is the first of the next one (FSAL): ``step`` takes ``k1``.
+    shared : bool
+        The adjoint shares that stage between two steps as well. It is false where no output reads
+        the last stage, which then is dropped.
+    """
+
+    spec: Spec
+    first: Program
+    first_given: Program
+    begin: Program
+    step: Program
+    control: Program
+    accumulate: Program
+    finish: Program
+    seed: Program
+    dense: Program | None
+    read: Program | None
+    replay: Program
+    adjoint: Program | None
+    adjoint_dense: Program | None
+    read_adjoint: Program | None
+    carried: bool
+    shared: bool
+
+    def programs(self) -> dict[str, Program]:
+        """All programs by name."""
+        return {
+            name: value for name, value in vars(self).items() if isinstance(value, Program)
+        }
+
+
+@lru_cache(maxsize=256)
+def lower(spec: Spec) -> Plan:
+    """Lower a specification; equal specifications share one plan."""
+    tableau, carried = spec.tableau, spec.tableau.fsal
+    step, recorded = _step(spec, carried)
+    dense = read = read_adjoint = None
+    if spec.dense:
+        dense = _dense(spec, recorded)
+        read = _read(len(tableau.dense_weights[0]))
+        coefficients = {f"Q{p + 1}" for p in range(len(tableau.dense_weights[0]))}
+        wrt = [slot for slot, _ in read.inputs if slot == "y" or slot in coefficients]
+        out = read.output("y_theta")
+        assert out is not None
+        read_adjoint = transpose(read, [(out, "y_theta_bar")], wrt)
+    adjoint = adjoint_dense = None
+    shared = False
+    if isinstance(spec.adjoint, Discrete):
+        shared = carried and (bool(spec.terms) or spec.dense)
+        adjoint = _adjoint(spec, shared, with_dense=False)
+        adjoint_dense = _adjoint(spec, shared, with_dense=True) if spec.dense else None
+    return Plan(
+        spec=spec,
+        first=first_program(automatic=True, carried=carried),
+        first_given=first_program(automatic=False, carried=carried),
+        begin=begin_program(spec.adaptive),
+        step=step,
+        control=control_program(spec.adaptive),
+        accumulate=accumulate_program(spec.terms),
+        finish=finish_program(spec.terms),
+        seed=seed_program(spec.terms),
+        dense=dense,
+        read=read,
+        replay=_replay(spec),
+        adjoint=adjoint,
+        adjoint_dense=adjoint_dense,
+        read_adjoint=read_adjoint,
+        carried=carried,
+        shared=shared,
+    )
+
+
+def _step(spec: Spec, carried: bool) -> tuple[Program, Stages]:
+    builder = Builder()
+    stages = record_stages(builder, spec.tableau, carried)
+    seen = Observables(builder, spec.tableau, stages)
+    outputs: dict[str, Value | Slot] = {"y1": stages.y1}
+    if carried:
+        outputs["k_next"] = stages.k[-1]
+    if spec.adaptive or (spec.record and spec.tableau.adaptive):
+        outputs["E"] = seen.error
+    if spec.record and spec.tableau.stiffness_pair is not None:
+        outputs["S"] = seen.stiffness
+    if not spec.adaptive:
+        outputs["finite"] = seen.finite
+    for i, term in enumerate(spec.terms):
+        outputs[f"r{i}"] = term.value(seen)
+    if spec.dense:
+        for slot in _dense(spec, stages).inputs:
+            if slot[0] in stages.k:
+                outputs[slot[0]] = slot[0]
+    return builder.program("step", outputs), stages
+
+
+def _dense(spec: Spec, stages: Stages) -> Program:
+    builder = Builder()
+    builder.input("t", "scalar")
+    builder.input("h", "scalar")
+    builder.input("y", "state")
+    for slot in stages.k:
+        builder.input(slot, "state")
+    coefficients = record_interpolant(builder, spec.tableau, stages)
+    return builder.program("dense", {f"Q{p + 1}": slot for p, slot in enumerate(coefficients)})
+
+
+def _read(degree: int) -> Program:
+    """Horner's rule for ``y + theta (Q1 + theta (Q2 + ...))``."""
+    builder = Builder()
+    builder.input("theta", "scalar")
+    y = builder.input("y", "state").slot
+    value = builder.input(f"Q{degree}", "state").slot
+    for p in range(degree - 1, 0, -1):
+        lower_order = builder.input(f"Q{p}", "state").slot
+        value = builder.combine("v", lower_order, (("theta", 1, value),))
+    return builder.program(
+        "read", {"y_theta": builder.combine("y_theta", y, (("theta", 1, value),))}
+    )
+
+
+def _replay(spec: Spec) -> Program:
+    builder = Builder()
+    stages = record_stages(builder, spec.tableau, carried=False)
+    return builder.program("replay", {"y1": stages.y1})
+
+
+def _adjoint(spec: Spec, shared: bool, with_dense: bool) -> Program:
+    """The transposed step; a shared last stage is given, and the first one handed on."""
+    builder = Builder()
+    stages = record_stages(builder, spec.tableau, carried=False)
+    seen = Observables(builder, spec.tableau, stages)
+    outputs: dict[str, Value | Slot] = {"y1": stages.y1}
+    seeds: list[tuple[Slot, Slot]] = [(stages.y1, "y1_bar")]
+    for i, term in enumerate(spec.terms):
+        value = outputs[f"r{i}"] = term.value(seen)
+        seeds.append((value.slot, f"r{i}_bar"))
+    if with_dense:
+        for p, slot in enumerate(record_interpolant(builder, spec.tableau, stages)):
+            outputs[f"Q{p + 1}"] = slot
+            seeds.append((slot, f"Q{p + 1}_bar"))
+    if not shared:
+        return transpose(builder.program("step", outputs), seeds, ["y"])
+    first, last = stages.k[0], stages.k[-1]
+    outputs |= {"k1": first, "k_next": last}
+    seeds.append((last, "k_next_bar"))
+    return _shared_transpose(builder.program("step", outputs), seeds, first, last)
+
+
+def _shared_transpose(
+    program: Program, seeds: list[tuple[Slot, Slot]], first: Slot, last: Slot
+) -> Program:
+    """Transpose with the first stage's pullback left to the step before.
+
+    The first stage becomes an input of the differentiated program, so that its cotangent is an
+    output; its evaluation is put back in front, with its map.
+    """
+    head = next(i for i in program.body if i.dst == first)
+    assert isinstance(head, Evaluate)
+    rest = tuple(i for i in program.body if i is not head)
+    opened = replace(program, inputs=(*program.inputs, (first, "state")), body=rest)
+    # keep the evaluations that were given by the later step out of the recomputation
+    transposed = transpose(opened, seeds, ["y", first], given=(last,))
+    mapped = replace(head, map=first + "_map")
+    return Program(
+        transposed.name,
+        tuple(item for item in transposed.inputs if item[0] != first),
+        (mapped, *transposed.body),
+        (*transposed.outputs, ("k1", first), ("k1_map", first + "_map")),
+    ).pruned()

@@ -1,0 +1,62 @@
+"""Before the first step: the first stage, the check of the start, the automatic first step."""
+
+from __future__ import annotations
+
+from ndereg.plan.builder import Builder, Value, maximum, minimum, where
+from ndereg.plan.program import Program
+from ndereg.spec.status import Status
+
+
+def first_program(automatic: bool, carried: bool) -> Program:
+    """``(t, y) -> (status, h, k1)``.
+
+    ``automatic`` adds the first step size ``h`` (signed) of Hairer, Norsett, Wanner I, section
+    II.4, from two evaluations of the field; ``carried`` hands on the first stage. A non-finite
+    state or field at the start is ``NON_FINITE`` at once.
+    """
+    builder = Builder()
+    builder.input("t", "scalar")
+    direction = builder.input("direction", "scalar")
+    y = builder.input("y", "state")
+    zero = direction * 0.0
+    start_finite = builder.mean(y.isfinite()).equals(1.0)
+    outputs: dict[str, Value] = {}
+    if automatic or carried:
+        k1 = Value(builder, builder.evaluate("k1", 0, "direction", "y", mapped=False))
+        start_finite = start_finite & builder.mean(k1.isfinite()).equals(1.0)
+        if carried:
+            outputs["k1"] = k1
+        if automatic:
+            outputs["h"] = _first_step(builder, y, k1, direction)
+    status = where(start_finite, float(Status.RUNNING), float(Status.NON_FINITE))
+    outputs["status"] = status + zero
+    return builder.program("first", outputs)
+
+
+def _first_step(builder: Builder, y: Value, k1: Value, direction: Value) -> Value:
+    rtol, atol = builder.input("rtol", "scalar"), builder.input("atol", "scalar")
+    span, dt_max = builder.input("span", "scalar"), builder.input("dt_max", "scalar")
+    scale = atol + rtol * abs(y)
+
+    def norm(value: Value) -> Value:
+        return builder.mean((abs(value) / scale).square()).sqrt()
+
+    d0, d1 = norm(y).named("d0"), norm(k1).named("d1")
+    tiny = (d0 < 1e-5) | (d1 < 1e-5)
+    h0 = minimum(where(tiny, 1e-6, 0.01 * d0 / where(d1.equals(0.0), 1.0, d1)), span)
+    trial_step = (h0 * direction).named("h0")
+    trial = builder.combine("g0", y.slot, ((trial_step.slot, 1, k1.slot),))
+    k = builder.evaluate("k0", 1, trial_step.slot, trial, mapped=False)
+    change = builder.combine("dk", None, ((None, 1, k), (None, -1, k1.slot)))
+    d2 = (norm(Value(builder, change)) / h0).named("d2")
+    largest = maximum(d1, d2)
+    flat = largest <= 1e-15
+    h1 = where(
+        flat,
+        maximum(h0 * 1e-3, 1e-6),
+        (0.01 / where(flat, 1.0, largest)) ** builder.input("exponent", "scalar"),
+    )
+    # A trial step into a non-finite field says only that the scale is much smaller.
+    h1 = where(d2.isfinite(), h1, h0 * 1e-3)
+    size = minimum(minimum(100.0 * h0, h1), minimum(span, dt_max))
+    return size * direction

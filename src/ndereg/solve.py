@@ -1,0 +1,268 @@
+"""``solve`` and ``solve_vjp``, the same on every backend.
+
+The faces :mod:`ndereg.numpy`, :mod:`ndereg.torch` and :mod:`ndereg.jax` bind them to a backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ndereg.backends.base import Backend, Problem, Result
+from ndereg.backends.registry import compile_on
+from ndereg.problem import prepare
+from ndereg.solution import Solution, Stats, Steps
+from ndereg.spec.adjoint import NoAdjoint
+from ndereg.spec.controller import Controller
+from ndereg.spec.regularizer import Regularizer
+from ndereg.spec.spec import Batch
+from ndereg.spec.status import SolveError, Status
+from ndereg.spec.tableau import Tableau
+from ndereg.structure import flatten
+
+
+class Face:
+    """``solve`` and ``solve_vjp`` on one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def solve(
+        self,
+        field: Callable[..., Any],
+        t_span: Any,
+        y0: Any,
+        args: Any = None,
+        *,
+        t_eval: Any = None,
+        method: str | Tableau = "tsit5",
+        rtol: Any = 1e-6,
+        atol: Any = 1e-9,
+        controller: Controller | str | None = None,
+        first_step: Any = None,
+        max_steps: int = 100_000,
+        batch: Batch = "joint",
+        regularizer: Regularizer | None = None,
+        adjoint: Any = "discrete",
+        key: Any = None,
+        record: bool = False,
+        throw: bool = True,
+    ) -> Solution:
+        """Solve ``dy/dt = field(t, y, args)`` from ``y(t0) = y0``.
+
+        Parameters
+        ----------
+        field : callable
+            ``f(t, y, args) -> dy/dt`` in the structure, shapes and dtypes of ``y0``. In PyTorch
+            also an ``nn.Module`` called as ``f(t, y)``. With ``batch="joint"`` ``t`` has shape
+            ``()``; with ``"independent"`` the field sees the whole batch and ``t`` has shape
+            ``(B, 1, ...)`` so that it broadcasts against ``y``.
+        t_span : (t0, t1)
+            ``t1 < t0`` integrates backwards; ``t0 == t1`` returns ``y0``.
+        y0 : array, or nested dict, tuple or list of arrays
+            float32, float64, complex64 or complex128.
+        args : array or nested structure of arrays
+            What the field depends on and is differentiated by.
+        t_eval : (T,) times, or (B, T) with ``batch="independent"``
+            In the order of integration and within the span. Answered from the method's own
+            interpolant; the steps do not change. None returns only ``y(t1)``.
+        method : str or Tableau
+            A name of the catalogue, or a tableau.
+        rtol, atol : float
+            A step is accepted when the RMS of ``err / (atol + rtol max(|y|, |y1|))`` is at most 1.
+            Run-time values.
+        controller : PIDController, ConstantStep, str or None
+            Step-size control; None is the I controller. Names are those of
+            ``ndereg.CONTROLLERS``.
+        first_step : float or None
+            Size of the first step; None chooses it (Hairer, Norsett, Wanner I, II.4).
+        max_steps : int
+            Most attempted steps (of a sample).
+        batch : {"joint", "independent"}
+            One step size for the whole state, or one a sample along axis 0.
+        regularizer : Regularizer or None
+            What ``penalty`` is made of.
+        adjoint : {"discrete", "backsolve", "none"} or an adjoint such as ``Discrete(...)``
+            How gradients are computed.
+        key : int or key of the framework
+            Seed of what is random; nothing in a deterministic solve reads it.
+        record : bool
+            Keep every attempted step in ``steps``.
+        throw : bool
+            Raise when the solve fails. Under a JAX transformation nothing can be raised; there a
+            failed solve returns nan with its status.
+
+        Returns
+        -------
+        Solution
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad input, before the solve starts.
+        SolveError
+            If the solve fails and ``throw``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import ndereg.numpy as nde
+        >>> sol = nde.solve(lambda t, y, args: -args * y, (0.0, 1.0), np.ones(1), np.array(2.0))
+        >>> bool(abs(sol.ys[0] - np.exp(-2.0)) < 1e-5)
+        True
+        """
+        problem = prepare(
+            self.backend, field, t_span, y0, args,
+            t_eval=t_eval, method=method, rtol=rtol, atol=atol, controller=controller,
+            first_step=first_step, max_steps=max_steps, batch=batch, regularizer=regularizer,
+            adjoint=adjoint, record=record,
+        )  # fmt: skip
+        result = compile_on(problem.spec, self.backend).solve(problem)
+        return _present(self.backend, problem, result, throw)
+
+    def solve_vjp(
+        self,
+        field: Callable[..., Any],
+        t_span: Any,
+        y0: Any,
+        args: Any = None,
+        *,
+        key: Any = None,
+        throw: bool = True,
+        **options: Any,
+    ) -> tuple[Solution, Callable[..., tuple[Any, Any]]]:
+        """Solve, and return the solution and its pullback.
+
+        Takes the arguments of :meth:`solve`.
+
+        Returns
+        -------
+        solution : Solution
+        pullback : callable
+            ``pullback(ys_bar, penalty_bar=0.0) -> (d_y0, d_args)`` for cotangents in the structure
+            of ``solution.ys`` and ``solution.penalty``; the results have the structures of ``y0``
+            and ``args``. Cotangents follow the real inner product ``Re(sum(conj(a) * b))`` on
+            every backend, so the real and imaginary parts of ``d_y0`` are the gradients by the
+            real and imaginary parts of ``y0``. Where the field is a module that carries its
+            parameters and ``args`` is None, ``d_args`` is a dict by parameter name.
+
+        Raises
+        ------
+        ValueError
+            If ``adjoint="none"``, and as :meth:`solve`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import ndereg.numpy as nde
+        >>> field = lambda t, y, args: -args * y
+        >>> sol, pullback = nde.solve_vjp(field, (0.0, 1.0), np.ones(1), np.array(2.0))
+        >>> d_y0, d_args = pullback(np.ones(1))
+        >>> bool(abs(d_y0[0] - np.exp(-2.0)) < 1e-5), bool(abs(d_args + np.exp(-2.0)) < 1e-5)
+        (True, True)
+        """
+        backend = self.backend
+        problem = prepare(backend, field, t_span, y0, args, **options)
+        if isinstance(problem.spec.adjoint, NoAdjoint):
+            raise ValueError(
+                "expected a differentiable solve for solve_vjp, received adjoint='none'; try "
+                "adjoint='discrete' or 'backsolve'"
+            )
+        result, pull = compile_on(problem.spec, backend).solve_vjp(problem)
+        solution = _present(backend, problem, result, throw)
+        carried = tuple(backend.carried_parameters(field))
+
+        def pullback(ys_bar: Any, penalty_bar: Any = 0.0) -> tuple[Any, Any]:
+            flat = _flat_cotangent(backend, problem, ys_bar)
+            y0_bar, args_bar = pull(flat, _penalty_cotangent(backend, problem, penalty_bar))
+            layout = problem.layout
+            d_y0 = layout.structure.unflatten(layout.unflatten(backend, y0_bar))
+            leaves, named = args_bar[: len(problem.args)], args_bar[len(problem.args) :]
+            if carried and not problem.args:
+                return d_y0, dict(zip(carried, named, strict=True))
+            return d_y0, problem.args_structure.unflatten(leaves)
+
+        return solution, pullback
+
+
+def _times(problem: Problem) -> int | None:
+    return None if problem.t_eval is None else int(problem.t_eval.shape[-1])
+
+
+def _flat_cotangent(backend: Backend, problem: Problem, ys_bar: Any) -> Any:
+    layout, times = problem.layout, _times(problem)
+    given, structure = flatten(ys_bar)
+    if structure != layout.structure:
+        raise ValueError(
+            f"expected ys_bar in the structure of ys, {layout.structure}, received {structure}"
+        )
+    leaves = [backend.array(leaf, "ys_bar") for leaf in given]
+    for leaf, shape in zip(leaves, layout.shapes, strict=True):
+        if times is not None:
+            shape = (times, *shape) if layout.batch is None else (shape[0], times, *shape[1:])
+        if tuple(leaf.shape) != shape:
+            raise ValueError(f"expected ys_bar of shape {shape}, received {tuple(leaf.shape)}")
+    return layout.flatten(backend, leaves, times)
+
+
+def _penalty_cotangent(backend: Backend, problem: Problem, penalty_bar: Any) -> Any:
+    layout = problem.layout
+    bar = backend.cast(backend.array(penalty_bar, "penalty_bar"), layout.real_dtype)
+    allowed = ((),) if layout.batch is None else ((), (layout.batch,))
+    if tuple(bar.shape) not in allowed:
+        raise ValueError(
+            f"expected penalty_bar of shape {allowed[-1]}, received {tuple(bar.shape)}"
+        )
+    return bar if bar.ndim else backend.concat([bar.reshape((1,))] * layout.samples)
+
+
+def _present(backend: Backend, problem: Problem, result: Result, throw: bool) -> Solution:
+    """The user's view of a flat result."""
+    layout, times = problem.layout, _times(problem)
+    joint = layout.batch is None
+
+    def one(value: Any) -> Any:
+        return value[0] if joint else value
+
+    status = backend.concrete(result.status)
+    if throw and status is not None:
+        _raise_failures(np.asarray(status), joint)
+    steps = None
+    if result.steps is not None:
+        steps = Steps(*(column[:, 0] if joint else column for column in result.steps))
+    counts = {
+        "nfev": result.nfev,
+        "nsteps": result.nsteps,
+        "naccept": result.naccept,
+        "nreject": result.nsteps - result.naccept,
+    }
+    if joint:
+        counts = {name: _integer(backend, value[0]) for name, value in counts.items()}
+    code = one(result.status)
+    if joint and status is not None:
+        code = Status(int(np.asarray(status)[0]))
+    ts = problem.t1 if problem.t_eval is None else problem.t_eval
+    return Solution(
+        ts=backend.times(ts, result.ys),
+        ys=layout.structure.unflatten(layout.unflatten(backend, result.ys, times)),
+        penalty=one(result.penalty),
+        stats=Stats(**counts),
+        status=code,
+        steps=steps,
+    )
+
+
+def _integer(backend: Backend, value: Any) -> Any:
+    known = backend.concrete(value)
+    return value if known is None else int(known)
+
+
+def _raise_failures(status: Any, joint: bool) -> None:
+    failed = np.flatnonzero(status != Status.SUCCESS)
+    if failed.size:
+        detail = ""
+        if not joint:
+            detail = f" ({failed.size} of {status.size} samples failed, the first is {failed[0]})"
+        raise SolveError(Status(int(status[failed[0]])), detail)

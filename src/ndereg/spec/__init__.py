@@ -1,0 +1,1 @@
+"""What is solved: frozen, array-free records of a differential-equation solve."""

@@ -1,0 +1,12 @@
+"""ndereg on PyTorch tensors, on the CPU or CUDA: ``import ndereg.torch as nde``."""
+
+from ndereg import *  # noqa: F403
+from ndereg import __all__ as _names
+from ndereg.backends.registry import load_backend
+from ndereg.solve import Face
+
+_face = Face(load_backend("torch"))
+solve = _face.solve
+solve_vjp = _face.solve_vjp
+
+__all__ = [*_names, "solve", "solve_vjp"]
