@@ -1,28 +1,116 @@
 """The methods that come with the library, and the place where others are added.
 
-:func:`lookup` finds a tableau by its name, :func:`names` lists them, and :func:`register` adds one,
-after its order conditions have been checked.
+:func:`lookup` finds a tableau by its name, :func:`names` lists them, and :func:`register` adds one.
+No tableau is handed out before :func:`ndereg.spec.conditions.check` has passed it.
+
+A method of the library is one entry in one of the modules here: a tableau, its reference, and the
+other names that it answers to.
 """
 
 from __future__ import annotations
 
 import difflib
 
-from ndereg.catalogue import explicit, tsitouras
+from ndereg.catalogue import dop853, explicit, tsitouras, verner6, verner7, verner8
+from ndereg.spec.conditions import check
 from ndereg.spec.tableau import Tableau
 
 __all__ = ["lookup", "names", "register"]
 
 _tableaux: dict[str, Tableau] = {}
 _aliases: dict[str, str] = {}
+_checked: set[str] = set()
+
+
+def register(tableau: Tableau, aliases: tuple[str, ...] = ()) -> None:
+    """Check a tableau and make it known to :func:`lookup`.
+
+    Parameters
+    ----------
+    tableau
+        The method. Registering the same one again does nothing.
+    aliases
+        Further names that it answers to.
+
+    Raises
+    ------
+    ValueError
+        When an order condition is violated, naming it, or when a name belongs to another method.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> third = Fraction(1, 3)
+    >>> register(Tableau("kutta3", 3, ((), (1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6)))
+    >>> lookup("Kutta3").stages
+    3
+    """
+    key = _normalise(tableau.name)
+    if not key:
+        raise ValueError("expected a tableau with a name, received an empty one; try name='mine'")
+    for name in (key, *map(_normalise, aliases)):
+        taken = _tableaux.get(_aliases.get(name, name))
+        if taken not in (None, tableau):
+            raise ValueError(
+                f"expected a name that no other method has, received {name!r} for a tableau that "
+                f"differs from the registered {taken.name!r}; try another name"
+            )
+    check(tableau)
+    _add(tableau, aliases)
+    _checked.add(key)
+
+
+def lookup(name: str) -> Tableau:
+    """Return the tableau of that name.
+
+    Upper and lower case are alike, and so are ``-``, ``_`` and blanks.
+
+    Raises
+    ------
+    ValueError
+        When there is no such method, naming the closest ones.
+
+    Examples
+    --------
+    >>> lookup("Tsit5")
+    <Tableau 'tsit5': order 5, 7 stages>
+    >>> lookup("cash-karp") is lookup("cash_karp")
+    True
+    """
+    if not isinstance(name, str):
+        raise ValueError(
+            f"expected the name of a method, received {name!r} of type {type(name).__name__}; "
+            "try 'tsit5'"
+        )
+    key = _normalise(name)
+    key = _aliases.get(key, key)
+    if key not in _tableaux:
+        close = difflib.get_close_matches(key, [*_tableaux, *_aliases], n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise ValueError(
+            f"expected the name of a method, received {name!r}; {hint}try one of "
+            f"{', '.join(names())}"
+        )
+    # Checking waits until a method is asked for: all of them together take half a second.
+    if key not in _checked:
+        check(_tableaux[key])
+        _checked.add(key)
+    return _tableaux[key]
+
+
+def names() -> tuple[str, ...]:
+    """Names of all methods, in the order in which they were added.
+
+    Examples
+    --------
+    >>> names()[:3]
+    ('euler', 'midpoint', 'heun')
+    """
+    return tuple(_tableaux)
 
 
 def _normalise(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
-
-
-def register(tableau: Tableau, aliases: tuple[str, ...] = ()) -> None:
-    _add(tableau, aliases)
 
 
 def _add(tableau: Tableau, aliases: tuple[str, ...]) -> None:
@@ -32,21 +120,6 @@ def _add(tableau: Tableau, aliases: tuple[str, ...]) -> None:
         _aliases[_normalise(alias)] = key
 
 
-def lookup(name: str) -> Tableau:
-    key = _normalise(name)
-    key = _aliases.get(key, key)
-    if key in _tableaux:
-        return _tableaux[key]
-    close = difflib.get_close_matches(key, [*_tableaux, *_aliases], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"try one of {', '.join(names())}"
-    raise ValueError(f"expected the name of a method, received {name!r}; {hint}")
-
-
-def names() -> tuple[str, ...]:
-    """Names of all methods, in the order in which they were added."""
-    return tuple(_tableaux)
-
-
-for _family in (explicit, tsitouras):
+for _family in (explicit, tsitouras, verner6, verner7, verner8, dop853):
     for _tableau, _other_names in _family.ENTRIES:
         _add(_tableau, _other_names)

@@ -63,7 +63,8 @@ class Tableau:
         The ``k`` such that the estimate behaves like ``h**k``, of which a controller takes the
         k-th root. ``None``: ``min(order, embedded_order) + 1``.
     a_dense
-        Extra stages, evaluated only when the interpolant is needed. Row ``j`` has ``s + j`` entries.
+        Extra stages, evaluated only when the interpolant is needed; row ``j`` has ``s + j``
+        entries.
     c_dense
         Abscissae of the extra stages. ``None``: the sums of the rows of ``a_dense``.
     interpolant
@@ -128,8 +129,8 @@ class Tableau:
             )
         self._set("_hash", hash(tuple(getattr(self, field.name) for field in fields(self))))
 
-    # The hash is kept: a tableau has hundreds of fractions and is part of every key of the cache of
-    # compiled solves. It is left out of pickles, because hashes of strings differ between processes.
+    # The hash is kept: a tableau has hundreds of fractions and is part of every key of the cache
+    # of compiled solves. It stays out of pickles: hashes of strings differ between processes.
     def __hash__(self) -> int:
         kept: int = self.__dict__["_hash"]
         return kept
@@ -149,6 +150,23 @@ class Tableau:
     def adaptive(self) -> bool:
         """Whether there is an error estimate."""
         return self.error is not None
+
+    @property
+    def error_row_orders(self) -> tuple[int, ...]:
+        """For each row of the error estimate, the order of the trees that it annihilates.
+
+        With two rows, the norms ``e5 = O(h**(p + 1))`` and ``e3 = O(h**(q + 1))`` are combined to
+        ``e5**2 / e3 = O(h**(2 (p + 1) - (q + 1)))``, so that the second order follows from the
+        first and from `error_order`.
+        """
+        if self.error is None:
+            return ()
+        assert self.error_order is not None  # filled in by __post_init__
+        first = self.error_order - 1 if self.embedded_order is None else self.embedded_order
+        first = min(self.order, first)
+        if len(self.error) == 1:
+            return (first,)
+        return first, 2 * (first + 1) - self.error_order - 1
 
     @cached_property
     def fsal(self) -> bool:
@@ -190,7 +208,8 @@ class Tableau:
     @property
     def dense_c(self) -> Row:
         """Abscissae of all stages, those of the interpolant included."""
-        assert self.c is not None and self.c_dense is not None  # filled in by __post_init__
+        assert self.c is not None  # both filled in by __post_init__
+        assert self.c_dense is not None
         return self.c + self.c_dense
 
     @property
@@ -243,14 +262,26 @@ class Tableau:
             )
         for row in self.error:
             _expect_length(self.name, "error", row, self.stages)
+        two = len(self.error) == 2
+        if self.embedded_order is None and (two or self.error_order is None):
+            raise ValueError(
+                f"tableau {self.name!r}: expected embedded_order to go with error, received none; "
+                "try the order of the solution that the (first) row compares with"
+            )
         if self.error_order is None:
-            if self.embedded_order is None or len(self.error) == 2:
+            if two:
                 raise ValueError(
-                    f"tableau {self.name!r}: expected error_order, received none; try the k of an "
-                    "estimate that behaves like h**k (it follows only from embedded_order and a "
-                    "single row of error)"
+                    f"tableau {self.name!r}: expected error_order to go with two rows of error, "
+                    "received none; try the k of a combined estimate that behaves like h**k"
                 )
+            assert self.embedded_order is not None
             self._set("error_order", min(self.order, self.embedded_order) + 1)
+        if min(self.error_row_orders) < 1:
+            raise ValueError(
+                f"tableau {self.name!r}: expected an error_order that leaves every row of error an "
+                f"order of at least 1, received {self.error_order}, which leaves "
+                f"{self.error_row_orders}; try the k of an estimate that behaves like h**k"
+            )
 
     def _derive_interpolant(self) -> None:
         if self.a_dense:
@@ -305,15 +336,21 @@ def rounding_unit(numbers: Iterable[Number]) -> Fraction:
     True
     """
     digits: list[int] = []
+    long_fractions = 0
     for number in numbers:
         if isinstance(number, float):
             if not number.is_integer():
                 return Fraction(1, 2**52)
         elif isinstance(number, Fraction):
             length = _significant_digits(number)
-            if length >= _LONG_DECIMAL:
+            if length is None:
+                long_fractions += number.denominator >= 10**_LONG_DECIMAL
+            elif length >= _LONG_DECIMAL:
                 digits.append(length)
-    return Fraction(1, 10 ** (median_low(digits) - 2)) if digits else Fraction(0)
+    # Among exact fractions with long denominators, some may happen to be decimals.
+    if len(digits) <= long_fractions:
+        return Fraction(0)
+    return Fraction(1, 10 ** (median_low(digits) - 2))
 
 
 def stability_polynomial(a: Sequence[Row], b: Row) -> tuple[Fraction, ...]:
@@ -343,8 +380,9 @@ def stability_polynomial(a: Sequence[Row], b: Row) -> tuple[Fraction, ...]:
 
 
 def stability_size(a: Sequence[Row], b: Row) -> float:
-    """The largest ``x`` such that ``abs(R(-u)) <= 1`` for all ``u`` in ``[0, x]``.
+    """Length of the interval of stability on the negative real axis.
 
+    That is the largest ``x`` such that ``abs(R(-u)) <= 1`` for all ``u`` in ``[0, x]``, where
     ``R`` is the stability polynomial. The result is infinite when R is constant and 0 when a
     (then inconsistent) method leaves the region at once. Two crossings less than 1/64 apart, a
     region that closes and opens again within that, are not told apart.
@@ -381,8 +419,8 @@ def stability_size(a: Sequence[Row], b: Row) -> float:
             inside = middle
 
 
-def _significant_digits(number: Fraction) -> int:
-    """Significant digits of a terminating decimal; 0 for any other fraction."""
+def _significant_digits(number: Fraction) -> int | None:
+    """Significant digits of a terminating decimal; None for any other fraction."""
     rest = number.denominator
     twos = (rest & -rest).bit_length() - 1
     rest >>= twos
@@ -391,7 +429,7 @@ def _significant_digits(number: Fraction) -> int:
         rest //= 5
         fives += 1
     if rest != 1:
-        return 0
+        return None
     return len(str(abs(number.numerator) * 10 ** max(twos, fives) // number.denominator))
 
 
@@ -431,7 +469,7 @@ def _abscissae(tableau: str, name: str, given: Row | None, rows: tuple[Row, ...]
     _expect_length(tableau, name, given, len(rows))
     unit = rounding_unit((*given, *(entry for row in rows for entry in row)))
     for index, (abscissa, row) in enumerate(zip(given, rows, strict=True)):
-        exact = sum(map(Fraction, row), Fraction(0))
+        exact = sum((Fraction(entry) for entry in row), Fraction(0))
         scale = sum((abs(Fraction(entry)) for entry in row), abs(Fraction(abscissa)))
         if abs(exact - Fraction(abscissa)) > unit * scale:
             raise ValueError(
