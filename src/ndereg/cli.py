@@ -1,0 +1,197 @@
+"""The command line: ``ndereg train RECIPE`` and ``ndereg compare RECIPE``."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ndereg import __version__
+
+app = typer.Typer(
+    help="Neural differential equations that stay cheap to solve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Which experiment: digits.")]
+Regularizers = Annotated[
+    str | None, typer.Option(help="Rows to train, comma-separated: none,error,stiffness,...")
+]
+Regularizer = Annotated[str, typer.Option(help="What to train with: none, error, stiffness, ...")]
+Backend = Annotated[str | None, typer.Option(help="numpy (default), torch or jax.")]
+Device = Annotated[str | None, typer.Option(help="cpu (default) or, with torch and jax, cuda.")]
+Preset = Annotated[str, typer.Option(help="Named settings of the recipe.")]
+Method = Annotated[str | None, typer.Option(help="Runge-Kutta method, such as tsit5.")]
+Rtol = Annotated[float | None, typer.Option(help="Relative tolerance.")]
+Atol = Annotated[float | None, typer.Option(help="Absolute tolerance.")]
+Tol = Annotated[float | None, typer.Option(help="Both tolerances.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+BatchSize = Annotated[int | None, typer.Option(help="Samples a step.")]
+Hidden = Annotated[int | None, typer.Option(help="Width of the field's hidden layer.")]
+LearningRate = Annotated[float | None, typer.Option(help="Of Adam.")]
+Weight = Annotated[
+    list[str] | None,
+    typer.Option(help="Weight of a regularizer, NAME=VALUE or NAME=START:END; repeatable."),
+]
+Schedule = Annotated[
+    str | None, typer.Option(help="From START to END: exponential (default) or inverse.")
+]
+Seed = Annotated[int | None, typer.Option(help="Of the model and the batches (default 0).")]
+Seeds = Annotated[int | None, typer.Option(help="Train this many seeds, from --seed upwards.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder; new under runs/ by default.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what is in --out.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; the table only.")]
+
+
+@app.command()
+def compare(
+    recipe: RecipeName,
+    regularizers: Regularizers = None,
+    backend: Backend = None,
+    device: Device = None,
+    preset: Preset = "default",
+    method: Method = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    tol: Tol = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    hidden: Hidden = None,
+    learning_rate: LearningRate = None,
+    weight: Weight = None,
+    schedule: Schedule = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
+    out: Out = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one model with several regularizers and compare what its predictions cost."""
+    options = dict(locals())
+    names = options.pop("regularizers")
+    if names is not None:
+        options["regularizers"] = tuple(name.strip() for name in names.split(","))
+    _session("compare", options)
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    regularizer: Regularizer = "error",
+    backend: Backend = None,
+    device: Device = None,
+    preset: Preset = "default",
+    method: Method = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    tol: Tol = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    hidden: Hidden = None,
+    learning_rate: LearningRate = None,
+    weight: Weight = None,
+    schedule: Schedule = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
+    out: Out = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model with one regularizer."""
+    options = dict(locals())
+    options["regularizers"] = (options.pop("regularizer"),)
+    _session("train", options)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ndereg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _session(command: str, options: dict[str, Any]) -> None:
+    """Run a session and turn what can go wrong into a message and an exit status."""
+    from rich.console import Console
+
+    from ndereg.experiments.display import LiveProgress, results_table
+    from ndereg.experiments.session import Session
+    from ndereg.experiments.training import Interrupted, Listener
+
+    console = Console()
+    recipe, preset, quiet = (options.pop(name) for name in ("recipe", "preset", "quiet"))
+    out, resume = options.pop("out"), options.pop("resume")
+    try:
+        chosen = _settings(options)
+        if resume:
+            if out is None:
+                raise ValueError("--resume needs to know what to continue; try --out FOLDER")
+            session = Session.reopen(recipe, out, **chosen)
+        else:
+            out = out or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+            session = Session.create(recipe, out, preset, **chosen)
+        with contextlib.ExitStack() as stack:
+            listener = Listener()
+            if not quiet:
+                listener = stack.enter_context(LiveProgress(console, session.recipe.metric))
+                listener.waiting(session.runs, len(session.settings.seeds) > 1)
+            results = session.train(listener)
+    except Interrupted as stopped:
+        again = shlex.join(["ndereg", command, recipe, "--out", str(out), "--resume"])
+        console.print(f"Stopped in run {stopped}; its checkpoint is written. To continue:")
+        console.print(f"  {again}", soft_wrap=True, highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+    except ValueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except RuntimeError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    console.print(results_table(session.recipe, results))
+    console.print(f"Report: {session.folder.report}", soft_wrap=True, highlight=False)
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn command-line options into the settings that were given."""
+    chosen = {name: value for name, value in options.items() if value is not None}
+    if (tol := chosen.pop("tol", None)) is not None:
+        if "rtol" in chosen or "atol" in chosen:
+            raise ValueError("expected --tol or --rtol and --atol, received both")
+        chosen["rtol"] = chosen["atol"] = tol
+    seeded = "seed" in chosen or "seeds" in chosen
+    first, count = chosen.pop("seed", 0), chosen.pop("seeds", 1)
+    if count < 1:
+        raise ValueError(f"expected --seeds >= 1, received {count}")
+    if seeded:
+        chosen["seeds"] = tuple(range(first, first + count))
+    if (given := chosen.pop("weight", None)) is not None:
+        chosen["weights"] = dict(_weight(text) for text in given)
+    return chosen
+
+
+def _weight(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"expected --weight NAME=START:END, received {text!r}; try error=2.5:1.0")
+    return name, value
+
+
+def main() -> None:
+    """Entry point of the ``ndereg`` command."""
+    app()

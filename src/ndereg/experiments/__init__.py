@@ -1,0 +1,29 @@
+"""The papers' experiments as recipes on the public API: ``ndereg train``, ``ndereg compare``."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ndereg.experiments.recipe import Recipe
+
+RECIPES = {"digits": "ndereg.experiments.digits:Digits"}
+"""Recipes by name; a recipe's module is imported when it is asked for."""
+
+
+def lookup(name: str) -> Recipe:
+    """Return the recipe of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"expected a recipe among {', '.join(RECIPES)}, received {name!r}{hint}")
+    module, attribute = RECIPES[name].split(":")
+    return getattr(import_module(module), attribute)()

@@ -1,0 +1,79 @@
+"""Live progress and the final table, on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ndereg.experiments.recipe import Metric, Recipe
+from ndereg.experiments.runners.base import StepResult
+from ndereg.experiments.summary import cells, columns, summarize
+from ndereg.experiments.training import Listener, Result, Run
+
+
+class LiveProgress(Listener):
+    """A bar for every run, with its loss, evaluations, score and remaining time."""
+
+    def __init__(self, console: Console, metric: Metric) -> None:
+        self.metric = metric
+        self.bars: dict[str, TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("NFE {task.fields[nfev]}"),
+            TextColumn(f"{metric.title} {{task.fields[score]}}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+
+    def __enter__(self) -> LiveProgress:
+        """Show the bars."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bars as they are."""
+        self.progress.stop()
+
+    def waiting(self, runs: Sequence[Run], several_seeds: bool) -> None:
+        """List what will be trained."""
+        for run in runs:
+            name = run.name if several_seeds else run.regularizer
+            blank = dict.fromkeys(("epoch", "loss", "nfev", "score"), "–")
+            self.bars[run.name] = self.progress.add_task(name, total=None, start=False, **blank)
+
+    def started(self, run: Run, steps: int, done: int) -> None:
+        """Start the clock, compilation done."""
+        bar = self.bars[run.name]
+        self.progress.update(bar, total=steps, completed=done)
+        self.progress.start_task(bar)
+
+    def stepped(self, run: Run, epoch: int, result: StepResult) -> None:
+        """Advance."""
+        self.progress.update(
+            self.bars[run.name],
+            advance=1,
+            epoch=epoch,
+            loss=f"{result.loss:.4f}",
+            nfev=result.nfev,
+        )
+
+    def evaluated(self, run: Run, scores: dict[str, float], nfev: int) -> None:
+        """Show the score."""
+        score = self.metric.text(scores[self.metric.name])
+        self.progress.update(self.bars[run.name], score=score)
+
+
+def results_table(recipe: Recipe, results: Sequence[Result]) -> Table:
+    """Return the comparison as a table."""
+    table = Table(title=f"{recipe.name}: what a prediction costs", title_justify="left")
+    for index, heading in enumerate(columns(recipe.metric)):
+        table.add_column(heading, justify="left" if index == 0 else "right")
+    for row in summarize(results, recipe.metric):
+        table.add_row(*cells(row, recipe.metric))
+    return table

@@ -1,0 +1,59 @@
+"""Optimizers for the NumPy backend, which has no framework to take them from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015, Algorithm 1), in the arithmetic of the parameters' dtype.
+
+    With gradient ``g`` at step ``n = 1, 2, ...``::
+
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        p = p - learning_rate (m / (1 - beta1^n)) / (sqrt(v / (1 - beta2^n)) + epsilon)
+
+    ``epsilon`` stands outside the root and after the bias correction, as in ``torch.optim.Adam``
+    and ``optax.adam`` at their defaults.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As above.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def init(self, params: Arrays) -> Arrays:
+        """Return the state before the first step."""
+        state = {"count": np.zeros((), np.int64)}
+        for name, value in params.items():
+            state[f"mean.{name}"] = np.zeros_like(value)
+            state[f"square.{name}"] = np.zeros_like(value)
+        return state
+
+    def update(self, gradient: Arrays, state: Arrays, params: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the parameters and the state after one step; the arguments are left alone."""
+        count = int(state["count"]) + 1
+        correction1 = 1.0 - self.beta1**count
+        correction2 = math.sqrt(1.0 - self.beta2**count)
+        new_state: Arrays = {"count": np.asarray(count, np.int64)}
+        new_params: Arrays = {}
+        for name, value in params.items():
+            g = gradient[name]
+            mean = self.beta1 * state[f"mean.{name}"] + (1.0 - self.beta1) * g
+            square = self.beta2 * state[f"square.{name}"] + (1.0 - self.beta2) * (g * g)
+            scale = np.sqrt(square) / correction2 + self.epsilon
+            new_params[name] = value - (self.learning_rate / correction1) * (mean / scale)
+            new_state[f"mean.{name}"], new_state[f"square.{name}"] = mean, square
+        return new_params, new_state

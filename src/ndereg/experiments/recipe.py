@@ -1,0 +1,196 @@
+"""What an experiment is: data, a model, a loss, defaults. How it is trained is written elsewhere.
+
+A :class:`Recipe` names the settings and the regularizers of an experiment; with settings it makes
+a :class:`Task`, which is all that a trainer sees. A task's model is three portable pieces around
+one solve::
+
+    y0, context = task.encode(params, batch)
+    ys          = solve(task.field, task.t_span, y0, params["field"])
+    loss        = task.loss(params, ys, context, batch, step)      training
+    output      = task.decode(params, ys, context)                 prediction
+
+Each is written with array-API functions, so that PyTorch and JAX differentiate it; ``encode_vjp``
+and ``loss_vjp`` are the same with hand-written gradients, which is what NumPy trains with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ndereg.experiments.weights import parse_weight
+from ndereg.models.parameters import Parameters
+from ndereg.spec.regularizer import Regularizer
+
+BACKENDS = ("numpy", "torch", "jax")
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every recipe lets one choose; a recipe adds its own fields in a subclass.
+
+    Every field is JSON-ready, so a run's ``config.json`` rebuilds it.
+    """
+
+    backend: str = "numpy"
+    device: str = "cpu"
+    method: str = "tsit5"
+    rtol: float = 1e-6
+    atol: float = 1e-6
+    epochs: int = 100
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    regularizers: tuple[str, ...] = ("none",)
+    weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    schedule: str = "exponential"
+    seeds: tuple[int, ...] = (0,)
+    evaluate_every: int = 5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "regularizers", tuple(self.regularizers))
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        object.__setattr__(self, "weights", dict(self.weights))
+        if self.backend not in BACKENDS:
+            raise ValueError(f"expected a backend among {_names(BACKENDS)}, got {self.backend!r}")
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, received {getattr(self, name)}")
+        for name in ("learning_rate",):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"expected {name} > 0, received {getattr(self, name)}")
+        if not self.seeds:
+            raise ValueError("expected at least one seed, received none")
+
+
+@dataclass(frozen=True)
+class Penalized:
+    """A row of the comparison: a regularizer and, unless the user says otherwise, its weight."""
+
+    regularizer: Regularizer | None
+    weight: str = "0"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The score that the table leads with."""
+
+    name: str
+    title: str
+    percent: bool = False
+
+    def text(self, value: float) -> str:
+        """Format a value."""
+        return f"{100 * value:.2f} %" if self.percent else f"{value:.5g}"
+
+
+class Task(ABC):
+    """A recipe with its settings fixed and its data loaded."""
+
+    field: Callable[..., Any]
+    t_span: tuple[float, float] = (0.0, 1.0)
+    train: Batch
+    """Training data: arrays with one sample a row."""
+    test: Batch
+
+    def solve_options(self) -> dict[str, Any]:
+        """Return more keywords for the solve, such as ``t_eval``."""
+        return {}
+
+    def batch(self, indices: np.ndarray, random: np.random.Generator) -> Batch:
+        """Return a training batch; ``random`` is for whatever noise the loss needs."""
+        return {name: array[indices] for name, array in self.train.items()}
+
+    @abstractmethod
+    def init(self, seed: int) -> Parameters:
+        """Return initial parameters; those under ``"field"`` become the solve's ``args``."""
+
+    @abstractmethod
+    def encode(self, params: Parameters, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Return the initial state, and whatever else the loss needs from the encoder."""
+
+    @abstractmethod
+    def encode_vjp(self, params: Parameters, batch: Batch) -> tuple[tuple[Any, Any], Callable]:
+        """Return :meth:`encode` and ``pullback(y0_bar, context_bar) -> params_bar``."""
+
+    @abstractmethod
+    def decode(self, params: Parameters, ys: Any, context: Any) -> Any:
+        """Return the prediction."""
+
+    @abstractmethod
+    def loss(
+        self, params: Parameters, ys: Any, context: Any, batch: Mapping[str, Any], step: Any
+    ) -> Any:
+        """Return the loss without the regularizer."""
+
+    @abstractmethod
+    def loss_vjp(
+        self, params: Parameters, ys: Any, context: Any, batch: Batch, step: int
+    ) -> tuple[Any, tuple[Parameters, Any, Any]]:
+        """Return :meth:`loss` and its gradients: ``params_bar, ys_bar, context_bar``."""
+
+    @abstractmethod
+    def scores(self, output: np.ndarray, batch: Batch) -> dict[str, float]:
+        """Return the named scores of a prediction."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what a saved model needs besides its parameters, as JSON-ready data."""
+
+
+class Recipe(ABC):
+    """An experiment that ``ndereg train`` and ``ndereg compare`` know by name."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[Settings]] = Settings
+    metric: ClassVar[Metric]
+    regularizers: ClassVar[Mapping[str, Penalized]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+
+    @abstractmethod
+    def task(self, settings: Settings) -> Task:
+        """Load the data and build the model."""
+
+    def settings(self, preset: str = "default", **chosen: Any) -> Settings:
+        """Return a preset with the user's choices on top, checked.
+
+        Raises
+        ------
+        ValueError
+            If the recipe lacks the preset, an option or a regularizer, or a value is malformed.
+        """
+        if preset not in self.presets:
+            raise ValueError(f"expected a preset among {_names(self.presets)}, got {preset!r}")
+        known = {field.name for field in dataclasses.fields(self.settings_type)}
+        if unknown := sorted(chosen.keys() - known):
+            raise ValueError(f"recipe {self.name!r} has no option {_names(unknown)}")
+        settings = self.settings_type(**{**self.presets[preset], **chosen})
+        for name in (*settings.regularizers, *settings.weights):
+            if name not in self.regularizers:
+                raise ValueError(
+                    f"expected regularizers among {_names(self.regularizers)}, got {name!r}"
+                )
+        if not settings.regularizers or len(set(settings.regularizers)) < len(
+            settings.regularizers
+        ):
+            raise ValueError(
+                f"expected different regularizers, received {_names(settings.regularizers)}"
+            )
+        for name in settings.regularizers:
+            self.weight(settings, name, steps=1)
+        return settings
+
+    def weight(self, settings: Settings, name: str, steps: int) -> Callable[[float], float]:
+        """Return the weight of regularizer ``name`` over a training of ``steps`` steps."""
+        if name in settings.weights:
+            return parse_weight(settings.weights[name], settings.schedule, steps)
+        return parse_weight(self.regularizers[name].weight, "exponential", steps)
+
+
+def _names(names: Any) -> str:
+    return ", ".join(names)

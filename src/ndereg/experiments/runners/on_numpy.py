@@ -1,0 +1,94 @@
+"""Training with NumPy and Numba alone: `solve_vjp`, hand-written pullbacks, our own Adam."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+
+import ndereg.numpy as nde
+from ndereg.experiments.optimizers import Adam
+from ndereg.experiments.recipe import Batch
+from ndereg.experiments.runners import base
+from ndereg.models.parameters import Parameters, flatten, map_leaves, unflatten
+
+
+class Runner(base.Runner):
+    """See :class:`ndereg.experiments.runners.base.Runner`."""
+
+    def start(self, params: Parameters) -> None:
+        """Take over ``params`` and begin a new optimizer state."""
+        if self.settings.device != "cpu":
+            raise ValueError(
+                f"backend 'numpy' runs on the cpu, received device {self.settings.device!r}; "
+                "try --backend torch or jax"
+            )
+        self.flat = flatten(params)
+        self.optimizer = Adam(self.settings.learning_rate)
+        self.optimizer_state = self.optimizer.init(self.flat)
+
+    def _gradient(
+        self, batch: Batch, weight: float, step: int
+    ) -> tuple[base.StepResult, dict[str, np.ndarray]]:
+        params = unflatten(self.flat)
+        (y0, context), encoder_pullback = self.task.encode_vjp(params, batch)
+        sol, pullback = nde.solve_vjp(
+            self.task.field,
+            self.task.t_span,
+            y0,
+            params["field"],
+            regularizer=self.regularizer,
+            **self.options,
+        )
+        objective, bars = self.task.loss_vjp(params, sol.ys, context, batch, step)
+        params_bar, ys_bar, context_bar = bars
+        y0_bar, field_bar = pullback(ys_bar, penalty_bar=weight)
+        gradient = map_leaves(operator.add, params_bar, encoder_pullback(y0_bar, context_bar))
+        gradient["field"] = map_leaves(operator.add, gradient["field"], field_bar)
+        penalty = float(sol.penalty)
+        result = base.StepResult(
+            loss=float(objective) + weight * penalty,
+            objective=float(objective),
+            penalty=penalty,
+            nfev=int(sol.stats.nfev),
+        )
+        return result, flatten(gradient)
+
+    def warm_up(self, batch: Batch) -> None:
+        """Compile what :meth:`step` runs, and change nothing."""
+        self._gradient(batch, 0.0, 0)
+
+    def step(self, batch: Batch, weight: float, step: int) -> base.StepResult:
+        """Make one optimizer step."""
+        result, gradient = self._gradient(batch, weight, step)
+        self.flat, self.optimizer_state = self.optimizer.update(
+            gradient, self.optimizer_state, self.flat
+        )
+        return result
+
+    def predict(self, batch: Batch) -> tuple[np.ndarray, int]:
+        """Return the prediction and its number of function evaluations."""
+        params = unflatten(self.flat)
+        y0, context = self.task.encode(params, batch)
+        sol = nde.solve(self.task.field, self.task.t_span, y0, params["field"], **self.options)
+        return self.task.decode(params, sol.ys, context), int(sol.stats.nfev)
+
+    def record(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return the solver's attempted steps on this batch."""
+        params = unflatten(self.flat)
+        y0, _ = self.task.encode(params, batch)
+        sol = nde.solve(
+            self.task.field, self.task.t_span, y0, params["field"], record=True, **self.options
+        )
+        return base.recorded(sol.steps)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return parameters and optimizer state, flat."""
+        state = {f"params.{name}": value for name, value in self.flat.items()}
+        state |= {f"optimizer.{name}": value for name, value in self.optimizer_state.items()}
+        return state
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Continue from what :meth:`state` returned."""
+        self.flat = {name: state[f"params.{name}"] for name in self.flat}
+        self.optimizer_state = {name: state[f"optimizer.{name}"] for name in self.optimizer_state}

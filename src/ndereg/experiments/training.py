@@ -1,0 +1,241 @@
+"""The training loop.
+
+Batches come from counters and checkpoints are written every epoch, so that a run that was stopped
+and resumed ends where an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ndereg.experiments.interrupt import Interrupt
+from ndereg.experiments.recipe import Recipe, Settings, Task
+from ndereg.experiments.runners import runner as make_runner
+from ndereg.experiments.runners.base import Runner, StepResult
+from ndereg.experiments.storage import RunFolder, read_arrays, write_arrays
+from ndereg.models.parameters import stream
+
+PREDICTIONS = 20
+"""Predictions whose median is the prediction time."""
+
+Trace = dict[str, list[Any]]
+
+
+class Interrupted(Exception):
+    """Training stopped on request; a checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a regularizer and a seed."""
+
+    regularizer: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The run's name in files."""
+        return f"{self.regularizer}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the report says about a finished run; times in seconds.
+
+    ``before`` and ``after`` hold the solver's attempted steps on the test set with the initial and
+    with the trained parameters.
+    """
+
+    regularizer: str
+    seed: int
+    scores: dict[str, float]
+    nfev: int
+    train_s: float
+    predict_s: float
+    compile_s: float
+    before: Trace
+    after: Trace
+
+
+@dataclass
+class Progress:
+    """How far a run is; stored in its checkpoint, floats exactly."""
+
+    step: int = 0
+    train_s: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, result: StepResult) -> None:
+        """Count a step into the sums of the epoch."""
+        for name, value in dataclasses.asdict(result).items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+
+class Listener:
+    """What a display may override; silent as it is."""
+
+    def started(self, run: Run, steps: int, done: int) -> None:
+        """React to the start of ``run``, at step ``done`` of ``steps``."""
+
+    def stepped(self, run: Run, epoch: int, result: StepResult) -> None:
+        """React to a step."""
+
+    def evaluated(self, run: Run, scores: dict[str, float], nfev: int) -> None:
+        """React to a prediction of the test set."""
+
+    def finished(self, run: Run, result: Result) -> None:
+        """React to the end of ``run``."""
+
+
+class Trainer:
+    """Trains one run of a recipe in a folder, from its checkpoint if there is one."""
+
+    def __init__(
+        self, recipe: Recipe, settings: Settings, task: Task, folder: RunFolder, run: Run
+    ) -> None:
+        self.recipe, self.settings, self.task = recipe, settings, task
+        self.folder, self.run = folder, run
+        self.samples = len(next(iter(task.train.values())))
+        self.steps_per_epoch = self.samples // settings.batch_size
+        self.steps = self.steps_per_epoch * settings.epochs
+        self.weight = recipe.weight(settings, run.regularizer, self.steps)
+        self.progress = Progress()
+
+    def train(self, listener: Listener, interrupt: Interrupt) -> Result:
+        """Train to the end.
+
+        Raises
+        ------
+        Interrupted
+            If ``interrupt`` was requested; the checkpoint is on disk.
+        """
+        penalized = self.recipe.regularizers[self.run.regularizer]
+        runner = make_runner(self.task, penalized, self.settings, self.task.init(self.run.seed))
+        compile_s = _seconds(lambda: runner.warm_up(self._batch(0)))
+        compile_s += _seconds(lambda: runner.predict(self.task.test))
+        before = _trace(runner.record(self.task.test))
+        records = self._resume(runner)
+        listener.started(self.run, self.steps, self.progress.step)
+        while self.progress.step < self.steps:
+            if interrupt.requested:
+                self._checkpoint(runner, records)
+                raise Interrupted(self.run.name)
+            self._step(runner, listener)
+            if self.progress.step % self.steps_per_epoch == 0:
+                records.append(self._end_epoch(runner, listener))
+                self._checkpoint(runner, records)
+        result = self._finish(runner, compile_s, before)
+        listener.finished(self.run, result)
+        return result
+
+    def _batch(self, step: int) -> dict[str, np.ndarray]:
+        """Return the batch of a step: a function of the seed and the step alone.
+
+        What is left of an epoch after the last whole batch is dropped: one batch shape is compiled.
+        """
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order = stream(self.run.seed, f"epoch.{epoch}").permutation(self.samples)
+        size = self.settings.batch_size
+        noise = stream(self.run.seed, f"step.{step}")
+        return self.task.batch(order[index * size : (index + 1) * size], noise)
+
+    def _step(self, runner: Runner, listener: Listener) -> None:
+        step = self.progress.step
+        batch, weight = self._batch(step), self.weight(step)
+        start = time.perf_counter()
+        result = runner.step(batch, weight, step)
+        self.progress.train_s += time.perf_counter() - start
+        if not np.isfinite(result.loss):
+            raise RuntimeError(
+                f"the loss of run {self.run.name!r} became {result.loss} at step {step}; try a "
+                "smaller --learning-rate or a smaller --weight"
+            )
+        self.progress.add(result)
+        self.progress.step += 1
+        listener.stepped(self.run, step // self.steps_per_epoch + 1, result)
+
+    def _end_epoch(self, runner: Runner, listener: Listener) -> dict[str, Any]:
+        progress = self.progress
+        epoch = progress.step // self.steps_per_epoch
+        record: dict[str, Any] = {
+            "run": self.run.name,
+            "regularizer": self.run.regularizer,
+            "seed": self.run.seed,
+            "epoch": epoch,
+            "step": progress.step,
+            "weight": self.weight(progress.step - 1),
+            **{name: total / self.steps_per_epoch for name, total in progress.sums.items()},
+            "train_s": progress.train_s,
+        }
+        progress.sums = {}
+        if epoch % self.settings.evaluate_every == 0 or epoch == self.settings.epochs:
+            output, nfev = runner.predict(self.task.test)
+            scores = self.task.scores(output, self.task.test)
+            record |= {f"test_{name}": value for name, value in scores.items()}
+            record["test_nfev"] = nfev
+            listener.evaluated(self.run, scores, nfev)
+        return record
+
+    def _checkpoint(self, runner: Runner, records: list[dict[str, Any]]) -> None:
+        # Metrics first: a stop between the two files leaves metrics ahead of the checkpoint, and
+        # resuming cuts them back.
+        others = [r for r in self.folder.read_metrics() if r["run"] != self.run.name]
+        self.folder.write_metrics([*others, *records])
+        write_arrays(
+            self.folder.checkpoint(self.run.name),
+            runner.state(),
+            {"run": self.run.name, "progress": dataclasses.asdict(self.progress)},
+        )
+
+    def _resume(self, runner: Runner) -> list[dict[str, Any]]:
+        """Load the checkpoint, if any, and return this run's epochs up to it."""
+        path = self.folder.checkpoint(self.run.name)
+        if not path.exists():
+            return []
+        state, about = read_arrays(path)
+        try:
+            runner.restore(state)
+            self.progress = Progress(**about["progress"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not belong to this run: {error!r}") from error
+        return [
+            record
+            for record in self.folder.read_metrics()
+            if record["run"] == self.run.name and record["step"] <= self.progress.step
+        ]
+
+    def _finish(self, runner: Runner, compile_s: float, before: Trace) -> Result:
+        output, nfev = runner.predict(self.task.test)
+        times = [_seconds(lambda: runner.predict(self.task.test)) for _ in range(PREDICTIONS)]
+        description = {**self.task.describe(), "ndereg_format": 1}
+        write_arrays(
+            self.folder.model(self.run.name), runner.params(), {"ndereg_model": description}
+        )
+        return Result(
+            regularizer=self.run.regularizer,
+            seed=self.run.seed,
+            scores=self.task.scores(output, self.task.test),
+            nfev=nfev,
+            train_s=self.progress.train_s,
+            predict_s=statistics.median(times),
+            compile_s=compile_s,
+            before=before,
+            after=_trace(runner.record(self.task.test)),
+        )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _trace(steps: dict[str, np.ndarray]) -> Trace:
+    return {name: values.tolist() for name, values in steps.items()}

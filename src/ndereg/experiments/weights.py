@@ -1,0 +1,45 @@
+"""The weight of a regularizer over training, as it is written on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay
+
+SCHEDULES = ("exponential", "inverse", "constant")
+
+
+def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], float]:
+    """Read ``"VALUE"`` (constant) or ``"START:END"`` into a schedule over ``steps`` steps.
+
+    Parameters
+    ----------
+    text : str
+        With ``schedule="inverse"`` the second number is the decay a step, not the end.
+    schedule : {"exponential", "inverse", "constant"}
+        What ``START:END`` means; ``"constant"`` allows no ``END``.
+    steps : int
+        Length of the training.
+
+    Examples
+    --------
+    >>> parse_weight("2.5:1.0", "exponential", 100)
+    ExponentialDecay(start=2.5, end=1.0, steps=100)
+    >>> parse_weight("0.03", "exponential", 100)
+    Constant(value=0.03)
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"expected a schedule among {', '.join(SCHEDULES)}, got {schedule!r}")
+    try:
+        numbers = [float(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        return Constant(numbers[0])
+    if len(numbers) != 2 or schedule == "constant":
+        form = "VALUE" if schedule == "constant" else "VALUE or START:END"
+        raise ValueError(f"expected a weight as {form}, received {text!r}; try 2.5")
+    start, second = numbers
+    if schedule == "inverse":
+        return InverseDecay(start, rate=second)
+    return ExponentialDecay(start, second, steps=steps)

@@ -1,0 +1,90 @@
+"""Parameters: nested dictionaries with arrays as leaves, their flat form, their first values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+Parameters = dict[str, Any]
+"""``{name: array or Parameters}``; names hold no dots."""
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give every leaf its dotted name, in sorted order.
+
+    Examples
+    --------
+    >>> flatten({"head": {"bias": 1}, "field": {"0": {"bias": 2}}})
+    {'field.0.bias': 2, 'head.bias': 1}
+    """
+    flat: dict[str, Any] = {}
+    for name in sorted(tree):
+        if not isinstance(name, str) or "." in name or not name:
+            raise ValueError(f"expected a parameter name without dots, received {name!r}")
+        value = tree[name]
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Parameters:
+    """Rebuild the nested dictionary from dotted names.
+
+    Examples
+    --------
+    >>> unflatten({"field.0.bias": 2, "head.bias": 1})
+    {'field': {'0': {'bias': 2}}, 'head': {'bias': 1}}
+    """
+    tree: Parameters = {}
+    for dotted, value in flat.items():
+        *path, leaf = dotted.split(".")
+        node = tree
+        for name in path:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{dotted!r}: {name!r} is both an array and a group of arrays")
+        if leaf in node:
+            raise ValueError(f"{dotted!r} is both an array and a group of arrays")
+        node[leaf] = value
+    return tree
+
+
+def map_leaves(function: Callable[..., Any], tree: Mapping[str, Any], *rest: Any) -> Parameters:
+    """Apply ``function`` leaf by leaf to trees of one structure."""
+    return {
+        name: map_leaves(function, value, *(other[name] for other in rest))
+        if isinstance(value, Mapping)
+        else function(value, *(other[name] for other in rest))
+        for name, value in tree.items()
+    }
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """Return the random stream of one named array.
+
+    Philox is counter-based and specified, so a seed means the same numbers on every platform; a
+    stream for each name means that adding a layer does not change how the others start.
+
+    Raises
+    ------
+    ValueError
+        If ``seed`` is not an integer in ``[0, 2**64)``.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(f"expected a seed in [0, 2**64), received {seed!r}; try a small integer")
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return np.random.Generator(np.random.Philox(key=int(seed) << 64 | int.from_bytes(digest)))
+
+
+def glorot_uniform(
+    seed: int, name: str, shape: tuple[int, ...], fans: tuple[int, int], dtype: DTypeLike
+) -> np.ndarray:
+    """Draw from ``U(-b, b)``, ``b = sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio 2010)."""
+    bound = np.sqrt(6.0 / sum(fans))
+    return stream(seed, name).uniform(-bound, bound, size=shape).astype(dtype)
