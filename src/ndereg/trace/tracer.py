@@ -1,0 +1,142 @@
+"""Calling a field once with symbolic arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ndereg.structure import Structure, check_leaves, flatten
+from ndereg.trace.builder import Builder
+from ndereg.trace.errors import TraceError
+from ndereg.trace.graph import Graph
+from ndereg.trace.primitives import real_dtype
+from ndereg.trace.value import Value, building, dtype_name, lift, wrap
+
+__all__ = ["trace"]
+
+Shapes = Sequence[tuple[int, ...]]
+
+
+def trace(
+    field: Callable[[Any, Any, Any], Any],
+    *,
+    state_structure: Structure,
+    state_shapes: Shapes,
+    state_dtypes: Sequence[str],
+    dtype: str,
+    args_structure: Structure,
+    args_shapes: Shapes,
+    args_dtypes: Sequence[str],
+    batch: int | None = None,
+) -> Graph:
+    """Trace a vector field.
+
+    Parameters
+    ----------
+    field : callable
+        ``field(t, y, args)``, called once.
+    state_structure, state_shapes, state_dtypes
+        The nested state: one shape and dtype a leaf, in the order of
+        :func:`~ndereg.structure.flatten`. With ``batch``, shapes include the leading batch axis.
+    dtype : str
+        The dtype of the flat state, to which the leaves' dtypes promote.
+    args_structure, args_shapes, args_dtypes
+        The same for ``args``.
+    batch : int, optional
+        Number of samples of a state that is solved sample by sample.
+
+    Returns
+    -------
+    Graph
+        With inputs ``t`` (in the real dtype of the flat state; with ``batch`` of shape
+        ``(B, 1, ..., 1)`` with the leaves' number of axes, ``(B,)`` where that differs), ``y``
+        (flat: ``(n,)``, or ``(B, n)``) and the leaves of ``args``; and one output, the flat
+        derivative, of the shape and dtype of ``y``.
+
+    Raises
+    ------
+    TraceError
+        The field does something that cannot be traced.
+    TypeError, ValueError
+        Its result has not the structure, shapes or dtypes of the state.
+    """
+    builder = Builder()
+    lead = () if batch is None else (batch,)
+    sizes = [math.prod(shape[len(lead) :]) for shape in state_shapes]
+    with building(builder):
+        time = builder.input("t", _time_shape(state_shapes, batch), real_dtype(dtype))
+        flat = builder.input("y", (*lead, sum(sizes)), dtype)
+        leaves = _split(builder, flat, sizes, state_shapes, state_dtypes)
+        names = args_structure.paths("args")
+        arguments = [
+            builder.input(name, shape, kind)
+            for name, shape, kind in zip(names, args_shapes, args_dtypes, strict=True)
+        ]
+        state = state_structure.unflatten([wrap(i) for i in leaves])
+        args = args_structure.unflatten([wrap(i) for i in arguments])
+        result = _called(field, wrap(time), state, args)
+        received, structure = flatten(result)
+        received = [_as_array(x, kind) for x, kind in zip_padded(received, state_dtypes)]
+        check_leaves(
+            "the result of the field",
+            like="the state",
+            expected=state_structure,
+            shapes=state_shapes,
+            dtypes=state_dtypes,
+            received=structure,
+            received_shapes=[x.shape for x in received],
+            received_dtypes=[x.dtype.name for x in received],
+        )
+        parts = [
+            builder.reshape(lift(x, dtype), (*lead, size))
+            for x, size in zip(received, sizes, strict=True)
+        ]
+        return builder.build([builder.concat(parts, len(lead))])
+
+
+def _time_shape(shapes: Shapes, batch: int | None) -> tuple[int, ...]:
+    if batch is None:
+        return ()
+    ndims = {len(shape) for shape in shapes}
+    return (batch, *(1,) * (ndims.pop() - 1)) if len(ndims) == 1 else (batch,)
+
+
+def _split(
+    builder: Builder, flat: int, sizes: Sequence[int], shapes: Shapes, dtypes: Sequence[str]
+) -> list[int]:
+    whole = [range(n) for n in builder.shape(flat)]
+    leaves: list[int] = []
+    start = 0
+    for size, shape, kind in zip(sizes, shapes, dtypes, strict=True):
+        part = builder.slice(flat, [*whole[:-1], range(start, start + size)])
+        leaves.append(builder.reshape(builder.cast(part, kind), tuple(shape)))
+        start += size
+    return leaves
+
+
+def _called(field: Callable[[Any, Any, Any], Any], t: Any, y: Any, args: Any) -> Any:
+    try:
+        return field(t, y, args)
+    except TraceError:
+        raise
+    except Exception as error:
+        error.add_note(
+            "The field was being traced, with symbolic arrays in place of t, y and args."
+        )
+        raise
+
+
+def zip_padded(received: Sequence[Any], dtypes: Sequence[str]) -> list[tuple[Any, str]]:
+    """Pair leaves with dtypes, with the last dtype for leaves too many (refused later)."""
+    return [(x, dtypes[min(i, len(dtypes) - 1)]) for i, x in enumerate(received)]
+
+
+def _as_array(x: Any, dtype: str) -> Any:
+    """Return a leaf of the result as an array; Python numbers take the dtype that is expected."""
+    if isinstance(x, Value):
+        return wrap(lift(x))
+    if isinstance(x, (int, float)) and not hasattr(x, "dtype"):
+        return wrap(lift(x, dtype))
+    array = wrap(lift(x))
+    return wrap(lift(array, dtype_name(array.dtype)))
