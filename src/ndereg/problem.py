@@ -71,7 +71,7 @@ def prepare(
     t0, t1 = _span(backend, t_span)
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
     rtol, atol = _tolerances(backend, rtol, atol, control)
-    leaves, args_structure = _args(backend, args)
+    leaves, args_structure = _args(backend, args, layout.real_dtype)
     spec = Spec(
         tableau=chosen,
         adaptive=control.adaptive,
@@ -191,10 +191,16 @@ def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
     return layout, layout.flatten(backend, leaves)
 
 
-def _args(backend: Backend, args: Any) -> tuple[list[Array], Structure]:
+def _args(backend: Backend, args: Any, dtype: str) -> tuple[list[Array], Structure]:
+    """Arrays of args; Python numbers take the real dtype of the state, as weak scalars would."""
     given, structure = flatten(args)
-    names = structure.paths("args")
-    return [backend.array(leaf, name) for leaf, name in zip(given, names, strict=True)], structure
+    leaves = []
+    for leaf, name in zip(given, structure.paths("args"), strict=True):
+        array = backend.array(leaf, name)
+        if type(leaf) in (int, float):
+            array = backend.cast(array, dtype)
+        leaves.append(array)
+    return leaves, structure
 
 
 def _number(backend: Backend, value: Any, what: str) -> Any:

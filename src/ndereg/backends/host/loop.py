@@ -1,0 +1,219 @@
+"""The forward solve: attempt, decide, advance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ndereg.backends.base import Problem, Result
+from ndereg.backends.host.machine import HostMachine
+from ndereg.backends.host.outputs import Emission, open_outputs
+from ndereg.backends.interpreter import Runner
+from ndereg.plan.checkpoint import Checkpoints
+from ndereg.plan.control import MEMORY, MEMORY_START
+from ndereg.plan.lower import Plan
+from ndereg.spec.controller import CONTROL_PARAMETERS
+from ndereg.spec.status import Status
+
+SPACING = 2.0**-52
+"""Relative resolution of float64 time."""
+
+
+class Runners:
+    """The programs of a plan, ready to run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._runners = {name: Runner(program) for name, program in plan.programs().items()}
+
+    def __getattr__(self, name: str) -> Runner:
+        try:
+            return self._runners[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def evaluations(self, name: str) -> int:
+        """Evaluations of the field in one run of a program."""
+        return self._runners[name].program.evaluations()
+
+
+@dataclass
+class Row:
+    """One attempt that some sample accepted; ``h`` is 0 for samples that did not."""
+
+    t: Any
+    h: Any
+    emissions: list[Emission] = field(default_factory=list)
+
+
+@dataclass
+class Tape:
+    """What the reverse pass needs of the forward one."""
+
+    checkpoints: Checkpoints[Any]
+    rows: list[Row] = field(default_factory=list)
+    start_emissions: list[Emission] = field(default_factory=list)
+    t_end: Any = None
+    y_end: Any = None
+    naccept: Any = None
+    reductions: dict[str, Any] = field(default_factory=dict)
+
+
+def integrate(runners: Runners, machine: HostMachine, tape: Tape | None) -> Result:
+    """Solve the machine's problem; ``tape`` collects what the discrete adjoint needs."""
+    loop = _Loop(runners, machine, tape)
+    loop.start()
+    while loop.running:
+        loop.attempt()
+    return loop.finish()
+
+
+class _Loop:
+    """State of one solve."""
+
+    def __init__(self, runners: Runners, machine: HostMachine, tape: Tape | None) -> None:
+        problem = machine.problem
+        self.runners, self.machine, self.problem, self.tape = runners, machine, problem, tape
+        self.spec = problem.spec
+        scalar = machine.scalar
+        self.direction = 1.0 if problem.t1 >= problem.t0 else -1.0
+        self.values: dict[str, Any] = {
+            name: scalar(value)
+            for name, value in zip(CONTROL_PARAMETERS, problem.parameters, strict=True)
+        }
+        self.values |= {
+            "rtol": scalar(problem.rtol),
+            "atol": scalar(problem.atol),
+            "spacing": scalar(SPACING),
+            "max_steps": scalar(float(problem.max_steps)),
+            "direction": scalar(self.direction),
+            "span": scalar(abs(problem.t1 - problem.t0)),
+            "dt": scalar(math.copysign(problem.dt, self.direction)),
+        }
+        self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
+        self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
+        self.y, self.k1 = problem.y0, None
+        self.h: Any = scalar(0.0)
+        self.status: Any = scalar(float(Status.RUNNING))
+        self.nfev, self.nsteps, self.naccept = scalar(0.0), scalar(0.0), scalar(0.0)
+        self.rows = 0
+        self.reductions: dict[str, Any] = {}
+        for i, term in enumerate(self.spec.terms):
+            self.reductions[f"P{i}"] = machine.scalars_of(None)
+            if term.reduce == "max":
+                self.reductions[f"at{i}"] = machine.scalars_of(None) - 1.0
+        self.outputs = open_outputs(runners, machine) if self.spec.dense else None
+        self.recorded: list[tuple[Any, ...]] = []
+        self.running = True
+
+    def start(self) -> None:
+        """First stage, first step size, output times at the start."""
+        machine, problem, scalar = self.machine, self.problem, self.machine.scalar
+        if self.outputs is not None:
+            emitted = self.outputs.at_start(self.y)
+            if self.tape is not None:
+                self.tape.start_emissions = emitted
+        if problem.t0 == problem.t1:
+            self.status = scalar(float(Status.SUCCESS))
+            self.running = False
+            return
+        given = problem.first_step is not None or not self.spec.adaptive
+        name = "first_given" if given else "first"
+        values = {**self.values, "t": self.t, "y": self.y}
+        started = getattr(self.runners, name)(machine, values)
+        self.k1 = started.get("k1")
+        self.nfev = self.nfev + float(self.runners.evaluations(name))
+        self.status = machine.read(started["status"])
+        if not given:
+            self.h = machine.read(started["h"])
+        elif problem.first_step is not None:
+            size = min(problem.first_step, abs(problem.t1 - problem.t0))
+            self.h = scalar(size * self.direction)
+        else:
+            self.h = self.values["dt"]
+        self.running = machine.summary([self.status == float(Status.RUNNING)], [])[0][0]
+
+    def attempt(self) -> None:
+        """One attempted step of every running sample."""
+        machine, control = self.machine, self.machine.control
+        begun = self.runners.begin(control, {"h": self.h, "remaining": self.t1 - self.t})
+        h, last = begun["h_try"], begun["last"]
+        values = {**self.values, "t": self.t, "h": h, "y": self.y, "k1": self.k1}
+        step = self.runners.step(machine, values)
+        measured = {name: machine.read(step[name]) for name in ("E", "finite") if name in step}
+        decision = self.runners.control(
+            control,
+            {
+                **self.values, **self.memory, **measured,
+                "h": h, "t": self.t, "last": last, "status": self.status,
+                "attempts": self.nsteps,
+            },
+        )  # fmt: skip
+        accept = decision["accept"]
+        attempted = self.status == float(Status.RUNNING)
+        self._record(h, step, measured, accept, attempted)
+        t_next = machine.select(accept, machine.select(last, self.t1, self.t + h), self.t)
+        pending = [] if self.outputs is None else [self.outputs.pending(t_next)]
+        running = decision["status"] == float(Status.RUNNING)
+        (advanced, self.running), counts = machine.summary([accept, running], pending)
+        if advanced:
+            self._advance(h, t_next, step, accept, counts)
+        self.nfev = self.nfev + machine.select(attempted, float(self.runners.evaluations("step")), 0.0)
+        self.nsteps = self.nsteps + machine.select(attempted, 1.0, 0.0)
+        self.naccept = self.naccept + machine.select(accept, 1.0, 0.0)
+        self.t, self.h, self.status = t_next, decision["h_next"], decision["status"]
+        self.memory = {name: decision.get(name, value) for name, value in self.memory.items()}
+
+    def _advance(
+        self, h: Any, t_next: Any, step: dict[str, Any], accept: Any, counts: list[int]
+    ) -> None:
+        machine = self.machine
+        row = Row(self.t, machine.select(accept, h, 0.0))
+        if self.reductions:
+            values = {**self.reductions, **step, "accept": accept, "row": float(self.rows)}
+            self.reductions = self.runners.accumulate(machine, values)
+        if self.outputs is not None and counts[0]:
+            row.emissions, used = self.outputs.emit(self.t, h, t_next, self.y, step, counts[0])
+            self.nfev = self.nfev + used
+        if self.tape is not None:
+            self.tape.checkpoints.offer(self.rows, self.y)
+            self.tape.rows.append(row)
+        self.rows += 1
+        self.y = machine.select(accept, step["y1"], self.y)
+        if "k_next" in step:
+            self.k1 = machine.select(accept, step["k_next"], self.k1)
+
+    def _record(
+        self, h: Any, step: dict[str, Any], measured: dict[str, Any], accept: Any, attempted: Any
+    ) -> None:
+        if not self.spec.record:
+            return
+        machine = self.machine
+        error, stiffness = measured.get("E", step.get("E")), step.get("S")
+        values = [self.t, h, *(math.nan if v is None else machine.read(v) for v in (error, stiffness))]
+        self.recorded.append((*(machine.select(attempted, v, math.nan) for v in values), accept))
+
+    def finish(self) -> Result:
+        machine = self.machine
+        penalty = machine.scalars_of(None)
+        if self.reductions:
+            weights = {f"weight{i}": w for i, w in enumerate(self.problem.weights)}
+            values = {**self.reductions, **weights, "naccept": self.naccept}
+            penalty = self.runners.finish(machine, values)["penalty"]
+        if self.tape is not None:
+            self.tape.t_end, self.tape.y_end, self.tape.naccept = self.t, self.y, self.naccept
+            self.tape.reductions = self.reductions
+        steps = None
+        if self.spec.record:
+            columns = list(zip(*self.recorded, strict=True)) or [()] * 5
+            steps = tuple(machine.column(column) for column in columns)
+        return Result(
+            ys=self.y if self.outputs is None else self.outputs.ys,
+            penalty=machine.vector(penalty),
+            nfev=machine.counter(self.nfev),
+            nsteps=machine.counter(self.nsteps),
+            naccept=machine.counter(self.naccept),
+            status=machine.counter(self.status),
+            steps=steps,
+        )

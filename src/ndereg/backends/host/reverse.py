@@ -1,0 +1,106 @@
+"""The reverse pass of the discrete adjoint: transposed steps, from the last row to the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ndereg.backends.host.loop import Row, Runners, Tape
+from ndereg.backends.host.machine import HostMachine, is_joint
+
+
+def pull_back(
+    runners: Runners, machine: HostMachine, tape: Tape, ys_bar: Any, penalty_bar: Any
+) -> Any:
+    """Return the cotangent of ``y0``; that of args is accumulated in ``machine.args_bar``.
+
+    Parameters
+    ----------
+    ys_bar : array
+        Shaped like ``Result.ys``.
+    penalty_bar : array (B,)
+    """
+    plan, problem = runners.plan, machine.problem
+    constants: dict[str, Any] = {
+        "rtol": machine.scalar(problem.rtol),
+        "atol": machine.scalar(problem.atol),
+    }
+    seeds = {
+        **{f"weight{i}": weight for i, weight in enumerate(problem.weights)},
+        **tape.reductions,
+        "penalty_bar": machine.scalars_of(penalty_bar),
+        "naccept": tape.naccept,
+    }
+    y_bar = machine.zeros() if plan.spec.dense else ys_bar
+    carried: dict[str, Any] = {}
+    if plan.shared and tape.rows:
+        value, linearization = machine.linearize(tape.t_end, tape.y_end)
+        carried = {"k_next": value, "k_next_map": linearization, "k_next_bar": machine.zeros()}
+
+    def advance(index: int, y: Any) -> Any:
+        row = tape.rows[index]
+        return runners.replay(machine, {"t": row.t, "h": row.h, "y": y})["y1"]
+
+    for index, y in tape.checkpoints.backwards(len(tape.rows), advance):
+        row = tape.rows[index]
+        values = {**constants, "t": row.t, "h": row.h, "y": y, **_renamed(plan, carried)}
+        if plan.spec.terms:
+            values |= runners.seed(machine, {**seeds, "row": float(index)})
+        y_bar, inner, direct = _take_emissions(runners, machine, row, ys_bar, y_bar)
+        name = "adjoint_dense" if inner else "adjoint"
+        out = getattr(runners, name)(machine, {**values, **inner, "y1_bar": y_bar})
+        y_bar = out["y_bar"] if direct is None else out["y_bar"] + direct
+        if plan.shared:
+            carried = {
+                "k_next": out["k1"],
+                "k_next_map": out["k1_map"],
+                "k_next_bar": out["k1_bar"],
+            }
+    if carried:
+        y_bar = y_bar + machine.pullback(carried["k_next_map"], carried["k_next_bar"])
+    for emission in tape.start_emissions:
+        y_bar = y_bar + _cotangent(machine, emission, ys_bar, emission.present)
+    return y_bar
+
+
+def _renamed(plan: Any, carried: dict[str, Any]) -> dict[str, Any]:
+    """The shared stage under the name that the transposed program gives it."""
+    if not carried:
+        return {}
+    last = f"k{plan.spec.tableau.stages}"
+    return {
+        last: carried["k_next"],
+        last + "_map": carried["k_next_map"],
+        "k_next_bar": carried["k_next_bar"],
+    }
+
+
+def _take_emissions(
+    runners: Runners, machine: HostMachine, row: Row, ys_bar: Any, y_bar: Any
+) -> tuple[Any, dict[str, Any], Any]:
+    """Cotangents of the outputs in a row.
+
+    Returns the cotangent of the state at the end of the row, those of the interpolant's
+    coefficients (empty if no output is inside the step), and what goes to the start directly.
+    """
+    inner: dict[str, Any] = {}
+    direct: Any = None
+    for emission in row.emissions:
+        if is_joint(machine) and emission.at_end:
+            y_bar = y_bar + _cotangent(machine, emission, ys_bar, True)
+            continue
+        if not is_joint(machine):
+            y_bar = y_bar + _cotangent(machine, emission, ys_bar, emission.at_end)
+        inside = emission.present & (~emission.at_end) if not is_joint(machine) else True
+        bar = _cotangent(machine, emission, ys_bar, inside)
+        out = runners.read_adjoint(machine, {"theta": emission.theta, "y_theta_bar": bar})
+        direct = out["y_bar"] if direct is None else direct + out["y_bar"]
+        for name, value in out.items():
+            if name != "y_bar":
+                inner[name] = inner[name] + value if name in inner else value
+    return y_bar, inner, direct
+
+
+def _cotangent(machine: Any, emission: Any, ys_bar: Any, present: Any) -> Any:
+    if is_joint(machine):
+        return ys_bar[:, emission.index]
+    return machine.take(ys_bar, emission.index, present)

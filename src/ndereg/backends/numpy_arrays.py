@@ -1,0 +1,60 @@
+"""NumPy arrays at the edge; shared by the backends that solve on them."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class NumpyArrays:
+    """The array part of the backend protocol for NumPy."""
+
+    def owns(self, value: object) -> bool:
+        """NumPy arrays and scalars."""
+        return isinstance(value, (np.ndarray, np.generic))
+
+    def array(self, value: object, what: str) -> Any:
+        """As an array; Python numbers become 0-d arrays, other frameworks are refused."""
+        if isinstance(value, (np.ndarray, np.generic)):
+            if value.dtype.kind not in "fciub":
+                raise TypeError(
+                    f"expected {what} to hold numbers, received dtype {value.dtype}; try an array "
+                    "of floats"
+                )
+            return np.asarray(value)
+        if isinstance(value, numbers.Number):
+            return np.asarray(value)
+        received = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(
+            f"expected {what} to be a NumPy array, received {received}; try numpy.asarray({what}), "
+            "or the face of ndereg for the framework the array belongs to"
+        )
+
+    def dtype(self, array: Any) -> str:
+        """Plain dtype name."""
+        return str(array.dtype)
+
+    def cast(self, array: Any, dtype: str) -> Any:
+        """Another dtype; the real part where a complex array becomes real."""
+        if array.dtype.kind == "c" and not dtype.startswith("complex"):
+            array = array.real
+        return array.astype(dtype, copy=False)
+
+    def concat(self, arrays: Sequence[Any]) -> Any:
+        """Along the last axis."""
+        return np.concatenate(arrays, axis=-1)
+
+    def concrete(self, value: object) -> Any:
+        """NumPy values are always concrete."""
+        return value
+
+    def times(self, values: Any, like: Any) -> Any:
+        """float64."""
+        return np.asarray(values, dtype=np.float64)
+
+    def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
+        """NumPy fields carry no parameters of their own."""
+        return {}

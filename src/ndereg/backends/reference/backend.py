@@ -1,0 +1,70 @@
+"""The reference backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ndereg.backends.base import Problem, Result
+from ndereg.backends.host.backsolve import backsolve
+from ndereg.backends.host.loop import Runners, Tape, integrate
+from ndereg.backends.host.reverse import pull_back
+from ndereg.backends.numpy_arrays import NumpyArrays
+from ndereg.backends.reference.machine import NumpyMachine
+from ndereg.backends.tracing import field_pullback
+from ndereg.plan.checkpoint import Checkpoints
+from ndereg.plan.lower import Plan
+from ndereg.spec.adjoint import Discrete
+
+
+class ReferenceBackend(NumpyArrays):
+    """Step programs interpreted in plain NumPy; the field's VJP comes from its trace."""
+
+    name = "reference"
+
+    def compile(self, plan: Plan) -> ReferenceSolver:
+        """Make the programs ready to run."""
+        return ReferenceSolver(plan)
+
+
+class ReferenceSolver:
+    """A plan on NumPy arrays."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.runners = Runners(plan)
+
+    def solve(self, problem: Problem) -> Result:
+        """Forward only."""
+        with np.errstate(all="ignore"):
+            return integrate(self.runners, NumpyMachine(problem), None)
+
+    def solve_vjp(
+        self, problem: Problem
+    ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
+        """Forward with a tape; the pullback runs the transposed programs."""
+        vjp = field_pullback(problem)
+        discrete = isinstance(problem.spec.adjoint, Discrete)
+        tape = Tape(Checkpoints(problem.spec.adjoint.checkpoints)) if discrete else None
+        with np.errstate(all="ignore"):
+            result = integrate(self.runners, NumpyMachine(problem), tape)
+
+        def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
+            with np.errstate(all="ignore"):
+                if tape is None:
+                    return backsolve(
+                        _ARRAYS, _solve, problem, vjp, result.ys, ys_bar, np.broadcast_to
+                    )
+                machine = NumpyMachine(problem, vjp)
+                y0_bar = pull_back(self.runners, machine, tape, ys_bar, penalty_bar)
+                return y0_bar, machine.args_bar
+
+        return result, pullback
+
+
+_ARRAYS = ReferenceBackend()
+
+
+def _solve(plan: Plan, problem: Problem) -> Result:
+    return ReferenceSolver(plan).solve(problem)
