@@ -12,7 +12,7 @@ it is NaN where ``x`` is not finite.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -47,6 +47,16 @@ class Builder:
         self._inputs: list[int] = []
         self._constants: list[NDArray[Any]] = []
         self._known: dict[Hashable, int] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of nodes so far."""
+        return len(self._nodes)
+
+    @property
+    def inputs(self) -> list[int]:
+        """The ``input`` nodes, in the order they were added."""
+        return list(self._inputs)
 
     # What is known of a node
 
@@ -396,14 +406,19 @@ class Builder:
         ``inputs`` are nodes that become the inputs; None keeps those that were added.
         """
         signature = self._inputs if inputs is None else list(inputs)
-        needed = set(signature)
+        needed = set(signature).union(self.closure(outputs, signature))
+        return self._renumbered(sorted(needed), signature, outputs)
+
+    def closure(self, outputs: Sequence[int], given: Container[int] = ()) -> list[int]:
+        """Return the nodes that ``outputs`` need, in order, besides the given ones."""
+        needed: set[int] = set()
         stack = list(outputs)
         while stack:
             i = stack.pop()
-            if i not in needed:
+            if i not in needed and i not in given:
                 needed.add(i)
                 stack.extend(self._nodes[i].inputs)
-        return self._renumbered(sorted(needed), signature, outputs)
+        return sorted(needed)
 
     def _renumbered(
         self, kept: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]

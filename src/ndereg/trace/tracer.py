@@ -67,12 +67,12 @@ def trace(
     with building(builder):
         time = builder.input("t", _time_shape(state_shapes, batch), real_dtype(dtype))
         flat = builder.input("y", (*lead, sum(sizes)), dtype)
-        leaves = _split(builder, flat, sizes, state_shapes, state_dtypes)
         names = args_structure.paths("args")
         arguments = [
             builder.input(name, shape, kind)
             for name, shape, kind in zip(names, args_shapes, args_dtypes, strict=True)
         ]
+        leaves = _split(builder, flat, sizes, state_shapes, state_dtypes)
         state = state_structure.unflatten([wrap(i) for i in leaves])
         args = args_structure.unflatten([wrap(i) for i in arguments])
         result = _called(field, wrap(time), state, args)
