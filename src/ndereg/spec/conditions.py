@@ -128,7 +128,7 @@ def order_conditions(order: int) -> tuple[Condition, ...]:
     Examples
     --------
     >>> print(*order_conditions(3), sep="; ")
-    sum b_i = 1; sum b_i c_i = 1/2; sum b_i a_ij c_j = 1/6; sum b_i c_i^2 = 1/3
+    sum b_i = 1; sum b_i c_i = 1/2; sum b_i c_i^2 = 1/3; sum b_i a_ij c_j = 1/6
     """
     return tuple(Condition(tree) for q in range(1, order + 1) for tree in rooted_trees(q))
 
@@ -156,18 +156,18 @@ def check(tableau: Tableau) -> None:
 
     Examples
     --------
-    >>> check(Tableau("wrong", 2, a=((), (1,)), b=(0.5, 0.25)))
+    >>> check(Tableau("wrong", 2, a=((), (1,)), b=(0.5, 0.25)))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: tableau 'wrong', propagated row: expected sum b_i = 1, received 0.75; try ...
     """
-    weights = _ElementaryWeights(tableau.a)
-    _check_row(tableau, weights, "propagated row", "b_i", tableau.b, tableau.order)
-    if tableau.b_embedded is not None and tableau.embedded_order is not None:
-        row, order = tableau.b_embedded, tableau.embedded_order
-        _check_row(tableau, weights, "embedded row", "b_embedded_i", row, order)
-    _check_error(tableau, weights)
-    _check_interpolant(tableau)
+    sums = _sums(tableau)
+    # Condition by condition instead of sum by sum: most mistakes show in the first one.
+    for condition in order_conditions(max(part.order for part in sums)):
+        for part in sums:
+            part.check(tableau.name, condition)
+    _check_error(tableau)
+    _check_end(tableau)
     derived = stability_size(tableau.a, tableau.b)
     if tableau.stability_size is not None and not math.isclose(
         tableau.stability_size, derived, rel_tol=0.01
@@ -242,31 +242,60 @@ class _ElementaryWeights:
         return Fraction(value, scale), 2 * tree.order * unit * Fraction(magnitude, scale)
 
 
-def _check_row(
-    tableau: Tableau,
-    weights: _ElementaryWeights,
-    part: str,
-    factor: str,
-    row: _Row,
-    order: int,
-    *,
-    annihilates: bool = False,
-) -> None:
-    """Check the conditions up to `order`; of an error row, that all those sums are zero."""
-    scaled = _Weights(row)
-    for condition in order_conditions(order):
-        received, tolerance = weights.sum(condition.tree, scaled)
-        expected = Fraction(0) if annihilates else condition.value
+@dataclass(frozen=True)
+class _Sum:
+    """A row of weights whose sums over the elementary weights are prescribed up to an order.
+
+    They are the conditions' own values, unless the row `annihilates`, as one of an error estimate
+    does, or holds the coefficients of one `power` of theta in the weights of an interpolant.
+    """
+
+    part: str
+    factor: str
+    elementary: _ElementaryWeights
+    weights: _Weights
+    order: int
+    annihilates: bool = False
+    power: int | None = None
+
+    def check(self, tableau: str, condition: Condition) -> None:
+        if condition.order > self.order:
+            return
+        received, tolerance = self.elementary.sum(condition.tree, self.weights)
+        vanishes = self.annihilates or self.power not in (None, condition.order)
+        expected = Fraction(0) if vanishes else condition.value
         if abs(received - expected) > tolerance:
-            _raise(tableau, part, f"sum {condition.summand(factor)} = {expected}", received)
+            text = f"sum {condition.summand(self.factor)} = {expected}"
+            if self.power is not None:
+                text = f"the coefficient of theta^{self.power} in {text}"
+            _raise(tableau, self.part, text, received)
 
 
-def _check_error(tableau: Tableau, weights: _ElementaryWeights) -> None:
-    if tableau.error is None:
-        return
-    for row, order in zip(tableau.error, tableau.error_row_orders, strict=True):
-        _check_row(tableau, weights, "error row", "e_i", row, order, annihilates=True)
-    if tableau.b_embedded is None or len(tableau.error) == 2:
+def _sums(tableau: Tableau) -> list[_Sum]:
+    """Everything that order conditions say about a tableau."""
+    elementary = _ElementaryWeights(tableau.a)
+    sums = [_Sum("propagated row", "b_i", elementary, _Weights(tableau.b), tableau.order)]
+    if tableau.b_embedded is not None and tableau.embedded_order is not None:
+        weights, order = _Weights(tableau.b_embedded), tableau.embedded_order
+        sums.append(_Sum("embedded row", "b_embedded_i", elementary, weights, order))
+    for row, order in zip(tableau.error or (), tableau.error_row_orders, strict=True):
+        sums.append(_Sum("error row", "e_i", elementary, _Weights(row), order, annihilates=True))
+    if tableau.a_dense:
+        elementary = _ElementaryWeights(tableau.dense_a)
+    assert tableau.interpolant_order is not None  # filled in when the tableau was made
+    order = tableau.interpolant_order
+    degree = len(tableau.dense_weights[0])
+    for power in range(1, max(degree, order) + 1):
+        # A polynomial of too low a degree has no weights for the last powers of its order.
+        column = [row[power - 1] for row in tableau.dense_weights] if power <= degree else []
+        weights = _Weights(column or [0] * len(tableau.dense_weights))
+        sums.append(_Sum("interpolant", "b_i(theta)", elementary, weights, order, power=power))
+    return sums
+
+
+def _check_error(tableau: Tableau) -> None:
+    """Check that a single error row is the difference of the two solutions."""
+    if tableau.error is None or tableau.b_embedded is None or len(tableau.error) == 2:
         return
     rows = zip(tableau.error[0], tableau.b, tableau.b_embedded, strict=True)
     unit = rounding_unit((*tableau.error[0], *tableau.b, *tableau.b_embedded))
@@ -274,36 +303,23 @@ def _check_error(tableau: Tableau, weights: _ElementaryWeights) -> None:
         expected = Fraction(b) - Fraction(embedded)
         if abs(Fraction(received) - expected) > 2 * unit * (abs(Fraction(b)) + abs(expected)):
             text = f"error[0][{index}] = b[{index}] - b_embedded[{index}] = {float(expected):.17g}"
-            _raise(tableau, "error row", text, Fraction(received))
+            _raise(tableau.name, "error row", text, Fraction(received))
 
 
-def _check_interpolant(tableau: Tableau) -> None:
-    """Check ``sum_i b_i(theta) Phi_i = theta**q / density``, one power of theta after the other."""
-    assert tableau.interpolant_order is not None
-    weights = _ElementaryWeights(tableau.dense_a)
-    polynomials = tableau.dense_weights
-    degree = max(len(polynomials[0]), tableau.interpolant_order)
-    for power in range(1, degree + 1):
-        column = _Weights([row[power - 1] if power <= len(row) else 0 for row in polynomials])
-        for condition in order_conditions(tableau.interpolant_order):
-            received, tolerance = weights.sum(condition.tree, column)
-            expected = condition.value if condition.order == power else Fraction(0)
-            if abs(received - expected) > tolerance:
-                product = condition.summand("b_i(theta)")
-                text = f"the coefficient of theta^{power} in sum {product} = {expected}"
-                _raise(tableau, "interpolant", text, received)
-    for index, row in enumerate(polynomials):
+def _check_end(tableau: Tableau) -> None:
+    """Check that the interpolant is the propagated solution at the end of the step."""
+    for index, row in enumerate(tableau.dense_weights):
         end = tableau.b[index] if index < tableau.stages else 0
         expected = Fraction(end)
         received = sum((Fraction(entry) for entry in row), Fraction(0))
         magnitude = sum((abs(Fraction(entry)) for entry in row), abs(expected))
         if abs(received - expected) > 2 * rounding_unit((*row, end)) * magnitude:
             text = f"the weight of stage {index + 1} at theta = 1 to be {float(expected):.17g}"
-            _raise(tableau, "interpolant", text, received)
+            _raise(tableau.name, "interpolant", text, received)
 
 
-def _raise(tableau: Tableau, part: str, expected: str, received: Fraction) -> NoReturn:
+def _raise(tableau: str, part: str, expected: str, received: Fraction) -> NoReturn:
     raise ValueError(
-        f"tableau {tableau.name!r}, {part}: expected {expected}, received {float(received):.17g}; "
+        f"tableau {tableau!r}, {part}: expected {expected}, received {float(received):.17g}; "
         "try the coefficients as published, or the order that they have"
     )
