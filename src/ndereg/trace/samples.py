@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 from ndereg.trace.builder import Builder, node_ranges
@@ -88,9 +88,8 @@ def _splits(graph: Graph, batch: int) -> list[Split | None]:
             continue
         given = [splits[j] for j in node.inputs]
         shapes = [graph.nodes[j].shape for j in node.inputs]
-        splits.append(
-            None if all(s is None for s in given) else _result(node, given, shapes, batch)
-        )
+        free = all(split is None for split in given)
+        splits.append(None if free else _result(node, given, shapes, batch))
     return splits
 
 
@@ -165,11 +164,6 @@ def _checked(split: Split | None) -> Split:
 # What is needed of every node
 
 
-@dataclass(frozen=True)
-class _Take:
-    """The row is taken of the whole value; nothing simpler is known."""
-
-
 def _demanded(graph: Graph, batch: int) -> list[set[Split | None]]:
     """Return for every node the rows (a split) or the whole (None) that is needed of it."""
     splits = _splits(graph, batch)
@@ -180,8 +174,10 @@ def _demanded(graph: Graph, batch: int) -> list[set[Split | None]]:
         for split in sorted(demands[i], key=lambda split: split is None):
             if splits[i] not in (None, split):
                 raise _Coupled
+            if i in graph.inputs[:2]:
+                continue
             wanted = _operands(graph, node, split, batch)
-            if isinstance(wanted, _Take):
+            if wanted is None:
                 demands[i].add(None)
                 wanted = [None] * len(node.inputs)
             for j, operand in zip(node.inputs, wanted, strict=True):
@@ -191,12 +187,15 @@ def _demanded(graph: Graph, batch: int) -> list[set[Split | None]]:
 
 def _operands(
     graph: Graph, node: Node, split: Split | None, batch: int
-) -> Sequence[Split | None] | _Take:
-    """Return what is needed of the operands for the rows ``split`` of a node."""
+) -> Sequence[Split | None] | None:
+    """Return what is needed of the operands for the rows ``split`` of a node.
+
+    None if the rows have to be taken of the whole value.
+    """
     if split is None:
         return [None] * len(node.inputs)
-    if node.op in {"input", "constant"}:
-        return []
+    if not node.inputs:
+        return None
     shapes = [graph.nodes[j].shape for j in node.inputs]
     axis = split.axis
     if node.op == "matmul":
@@ -208,14 +207,14 @@ def _operands(
         return [None if repeated else split._replace(axis=before)]
     if node.op == "reshape":
         source = _reshaped(split, node.shape, shapes[0], batch)
-        return _Take() if source is None else [source]
+        return None if source is None else [source]
     if node.op == "permute":
         return [split._replace(axis=cast(tuple[int, ...], node.attr("axes"))[axis])]
     if node.op in REDUCTIONS:
         axes = cast(tuple[int, ...], node.attr("axes"))
         kept = [i for i in range(len(shapes[0])) if i not in axes]
         return [split._replace(axis=kept[axis])]
-    return [split] * len(shapes) if _leaves_alone(node, axis, shapes[0]) else _Take()
+    return [split] * len(shapes) if _leaves_alone(node, axis, shapes[0]) else None
 
 
 # The nodes of the sample's graph
@@ -246,13 +245,8 @@ def _placed(
             return b.constant(graph.constants[cast(int, node.attr("index"))])
         return b.apply(node, [values[j, None] for j in node.inputs])
     wanted = _operands(graph, node, split, batch)
-    if isinstance(wanted, _Take) or not node.inputs:
-        whole = (
-            values[i, None]
-            if node.inputs
-            else _placed(b, graph, i, None, batch, given, sample, values)
-        )
-        return _taken(b, whole, split, batch, sample)
+    if wanted is None:
+        return _taken(b, values[i, None], split, batch, sample)
     operands = [values[j, s] for j, s in zip(node.inputs, wanted, strict=True)]
     return b.apply(_localized(node, split), operands)
 
@@ -275,6 +269,8 @@ def _with_entry(entries: tuple[int, ...], place: int, entry: int) -> tuple[int, 
 
 def _taken(b: Builder, whole: int, split: Split, batch: int, sample: int) -> int:
     shape = b.shape(whole)
+    if split.outer == split.inner == 1:
+        return b.take_sample(whole, sample, split.axis)
     before, after = shape[: split.axis], shape[split.axis + 1 :]
     parted = b.reshape(whole, (*before, split.outer, batch, split.inner, *after))
     row = b.take_sample(parted, sample, split.axis + 1)
