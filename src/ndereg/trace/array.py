@@ -133,9 +133,6 @@ class TracedArray(Value):
     def __abs__(self) -> TracedArray:
         return elementwise.absolute(self)
 
-    def __round__(self, ndigits: int | None = None) -> TracedArray:
-        return elementwise.round(self, ndigits or 0)
-
     def __invert__(self) -> TracedArray:
         return elementwise.bitwise_invert(self)
 

@@ -80,7 +80,7 @@ def matrix_transpose(x: Any, /) -> TracedArray:
     return wrap(current_builder().transpose(array._index))
 
 
-def moveaxis(x: Any, source: Any, destination: Any, /) -> TracedArray:
+def moveaxis(x: Any, /, source: Any, destination: Any) -> TracedArray:
     """Move axes to new positions."""
     array = _array(x)
     sources = [normalized_axis(i, array.ndim) for i in _lengths(source)]
@@ -91,7 +91,7 @@ def moveaxis(x: Any, source: Any, destination: Any, /) -> TracedArray:
     return permute_dims(array, order)
 
 
-def swapaxes(x: Any, axis1: int, axis2: int, /) -> TracedArray:
+def swapaxes(x: Any, /, axis1: int, axis2: int) -> TracedArray:
     """Exchange two axes."""
     array = _array(x)
     order = list(range(array.ndim))
@@ -179,9 +179,9 @@ def cut(array: TracedArray, axis: int, selection: range) -> TracedArray:
     return wrap(current_builder().slice(array._index, ranges))
 
 
-def split(x: Any, sections: Any, /, axis: int = 0) -> list[TracedArray]:
+def split(x: Any, /, indices_or_sections: Any, axis: int = 0) -> list[TracedArray]:
     """Split along an axis, into equal parts or at given positions."""
-    array = _array(x)
+    array, sections = _array(x), indices_or_sections
     place = normalized_axis(axis, array.ndim)
     length = array.shape[place]
     if not isinstance(sections, (tuple, list, np.ndarray)) and length % int(sections):
@@ -189,9 +189,9 @@ def split(x: Any, sections: Any, /, axis: int = 0) -> list[TracedArray]:
     return array_split(array, sections, axis)
 
 
-def array_split(x: Any, sections: Any, /, axis: int = 0) -> list[TracedArray]:
+def array_split(x: Any, /, indices_or_sections: Any, axis: int = 0) -> list[TracedArray]:
     """Split along an axis, into nearly equal parts or at given positions."""
-    array = _array(x)
+    array, sections = _array(x), indices_or_sections
     place = normalized_axis(axis, array.ndim)
     everything = range(array.shape[place])
     if isinstance(sections, (tuple, list, np.ndarray)):
@@ -250,7 +250,7 @@ def append(x: Any, values: Any, /, axis: int | None = None) -> TracedArray:
     return concat([x, values], axis)
 
 
-def flip(x: Any, /, *, axis: Any = None) -> TracedArray:
+def flip(x: Any, /, axis: Any = None) -> TracedArray:
     """Reverse along axes."""
     array = _array(x)
     axes = normalized_axes(axis, array.ndim)
@@ -273,7 +273,7 @@ def roll(x: Any, /, shift: Any, axis: Any = None) -> TracedArray:
     return array
 
 
-def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> TracedArray:
+def repeat(x: Any, /, repeats: Any, axis: int | None = None) -> TracedArray:
     """Repeat entries along an axis; None flattens first."""
     array = ravel(x) if axis is None else _array(x)
     place = normalized_axis(0 if axis is None else axis, array.ndim)
@@ -291,9 +291,9 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> TracedArray:
     return wrap(current_builder().gather(array._index, place, indices.tolist()))
 
 
-def tile(x: Any, repetitions: Any, /) -> TracedArray:
+def tile(x: Any, /, reps: Any) -> TracedArray:
     """Repeat whole arrays along every axis."""
-    counts = _lengths(repetitions)
+    counts = _lengths(reps)
     array = _array(x)
     shape = (1,) * (len(counts) - array.ndim) + array.shape
     counts = (1,) * (len(shape) - len(counts)) + counts
@@ -303,7 +303,7 @@ def tile(x: Any, repetitions: Any, /) -> TracedArray:
     return reshape(broadcast_to(reshape(array, split_shape), wide), whole)
 
 
-def take(x: Any, indices: Any, /, axis: int | None = None) -> TracedArray:
+def take(x: Any, /, indices: Any, axis: int | None = None) -> TracedArray:
     """Take entries at constant indices along an axis; None flattens first."""
     array = ravel(x) if axis is None else _array(x)
     place = normalized_axis(0 if axis is None else axis, array.ndim)
@@ -333,11 +333,11 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> list[TracedArray]:
 
 
 def pad(
-    x: Any, widths: Any, /, mode: str = "constant", *, constant_values: complex = 0
+    x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: complex = 0
 ) -> TracedArray:
     """Pad along every axis, in mode ``constant``, ``edge``, ``wrap`` or ``reflect``."""
     array = _array(x)
-    pairs = np.broadcast_to(np.asarray(widths), (array.ndim, 2)).tolist()
+    pairs = np.broadcast_to(np.asarray(pad_width), (array.ndim, 2)).tolist()
     for axis, (before, after) in enumerate(pairs):
         if not before and not after:
             continue

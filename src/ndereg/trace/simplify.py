@@ -198,7 +198,7 @@ def as_range(indices: Sequence[int]) -> range | None:
 
 
 def sliced(b: Builder, x: int, ranges: Sequence[range]) -> int | None:
-    """Simplify a slice: of everything, of a slice, of a broadcast, of one part of a concat."""
+    """Simplify a slice: of everything, of a slice, a broadcast, a reshape, a part of a concat."""
     node = b.node(x)
     if all(r == range(length) for r, length in zip(ranges, node.shape, strict=True)):
         return x
@@ -213,7 +213,25 @@ def sliced(b: Builder, x: int, ranges: Sequence[range]) -> int | None:
         return _slice_of_broadcast(b, node.inputs[0], ranges)
     if node.op == "concat":
         return _slice_of_concat(b, x, ranges)
+    if node.op == "reshape":
+        return _slice_of_reshape(b, node.inputs[0], node.shape, ranges)
     return None
+
+
+def _slice_of_reshape(
+    b: Builder, source: int, shape: tuple[int, ...], ranges: Sequence[range]
+) -> int | None:
+    """Slice first, where the reshape only adds or drops axes of length 1."""
+    before = b.shape(source)
+    if [n for n in before if n != 1] != [n for n in shape if n != 1]:
+        return None
+    result = tuple(len(r) for r in ranges)
+    if 0 in result:
+        return None
+    chosen = iter([r for r, n in zip(ranges, shape, strict=True) if n != 1])
+    return b.reshape(
+        b.slice(source, [range(1) if n == 1 else next(chosen) for n in before]), result
+    )
 
 
 def _slice_of_broadcast(b: Builder, source: int, ranges: Sequence[range]) -> int:
