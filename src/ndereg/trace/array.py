@@ -185,27 +185,27 @@ class TracedArray(Value):
 
     def __iadd__(self, other: Any) -> TracedArray:
         self._check_owned("+")
-        return self + other
+        return elementwise.add(self, other)
 
     def __isub__(self, other: Any) -> TracedArray:
         self._check_owned("-")
-        return self - other
+        return elementwise.subtract(self, other)
 
     def __imul__(self, other: Any) -> TracedArray:
         self._check_owned("*")
-        return self * other
+        return elementwise.multiply(self, other)
 
     def __itruediv__(self, other: Any) -> TracedArray:
         self._check_owned("/")
-        return self / other
+        return elementwise.divide(self, other)
 
     def __ipow__(self, other: Any) -> TracedArray:
         self._check_owned("**")
-        return self**other
+        return elementwise.pow(self, other)
 
     def __imatmul__(self, other: Any) -> TracedArray:
         self._check_owned("@")
-        return self @ other
+        return linalg.matmul(self, other)
 
     # Entries
 
@@ -228,8 +228,6 @@ class TracedArray(Value):
             "a traced array cannot be changed",
             "building the result with stack, concat or where",
         )
-
-    __delitem__ = __setitem__  # type: ignore[assignment]
 
     # What needs a value
 

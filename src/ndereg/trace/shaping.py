@@ -374,12 +374,14 @@ def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Trac
 
 def tril(x: Any, /, *, k: int = 0) -> TracedArray:
     """Lower triangle; zeros above diagonal ``k``."""
-    return _masked(x, np.tri(*_array(x).shape[-2:], k=k, dtype=bool))
+    rows, columns = _array(x).shape[-2:]
+    return _masked(x, np.tri(rows, columns, k) != 0)
 
 
 def triu(x: Any, /, *, k: int = 0) -> TracedArray:
     """Upper triangle; zeros below diagonal ``k``."""
-    return _masked(x, ~np.tri(*_array(x).shape[-2:], k=k - 1, dtype=bool))
+    rows, columns = _array(x).shape[-2:]
+    return _masked(x, np.tri(rows, columns, k - 1) == 0)
 
 
 def _masked(x: Any, mask: Any) -> TracedArray:

@@ -157,7 +157,7 @@ def dtype_name(dtype: Any) -> str:
     """Return the name of the dtype a graph uses for ``dtype``: integers are all int64."""
     kind = np.dtype(dtype)
     if kind.name in DTYPES:
-        return kind.name
+        return str(kind.name)
     if kind.kind in "iu":
         return "int64"
     raise TraceError(f"an array of dtype {kind}", f"expected one of {', '.join(DTYPES)}", "a cast")
@@ -176,7 +176,9 @@ def promoted_dtype(*operands: Any) -> str:
 def _dtype_of(x: Any) -> str:
     if isinstance(x, (list, tuple)) and _holds_traced(x):
         return promoted_dtype(*x)
-    return x.dtype.name if isinstance(x, Value) else dtype_name(_constant(x).dtype)
+    if isinstance(x, Value):
+        return current_builder().dtype(lift(x))
+    return dtype_name(_constant(x).dtype)
 
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:

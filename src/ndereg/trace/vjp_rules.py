@@ -164,13 +164,13 @@ def _extremum(op: str) -> Rule:
     def rule(
         b: Builder, node: Node, operands: Sequence[int], out: int, g: int
     ) -> Sequence[int | None]:
-        x, y = operands if op == "minimum" else operands[::-1]
+        x, y = operands
         zero, half = _full(b, g, 0), _scaled(b, g, 0.5)
         tie = b.binary("eq", x, y)
-        smaller = b.binary("lt", x, y)
-        to_x = b.where(tie, half, b.where(smaller, g, zero))
-        to_y = b.where(tie, half, b.where(smaller, zero, g))
-        return (to_x, to_y) if op == "minimum" else (to_y, to_x)
+        first = b.binary("lt", x, y) if op == "minimum" else b.binary("lt", y, x)
+        to_x = b.where(tie, half, b.where(first, g, zero))
+        to_y = b.where(tie, half, b.where(first, zero, g))
+        return to_x, to_y
 
     return rule
 
