@@ -1,0 +1,42 @@
+"""How kernels are compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+from numba.core.compiler import Compiler
+
+__all__ = ["kernel", "kernel_in_memory", "program", "program_in_memory"]
+
+
+class _SeparateArrays(Compiler):
+    """Compiles for arguments of which no two arrays overlap, as in Fortran.
+
+    Loops over more than a few arrays are only vectorised if LLVM knows that; Numba has the flag,
+    but no keyword for it.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.state.flags.noalias = True
+
+
+_COMMON: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "pipeline_class": _SeparateArrays,
+}
+
+#: Decorator of generated kernels. Of the fast-math flags only contraction is set: NaN and
+#: infinities keep their meaning, and the elementary functions rely on the order of their sums.
+kernel = njit(cache=True, fastmath={"contract"}, **_COMMON)
+
+#: Decorator of step programs and loops: their sums may be taken in any order, so that the means of
+#: the error norms are vectorised as well.
+program = njit(cache=True, fastmath={"contract", "reassoc", "nsz"}, **_COMMON)
+
+#: The same for source that refers to functions of the user, which cannot be cached on disk.
+kernel_in_memory = njit(fastmath={"contract"}, **_COMMON)
+program_in_memory = njit(fastmath={"contract", "reassoc", "nsz"}, **_COMMON)
