@@ -1,0 +1,298 @@
+"""The Numba backend: a specification and a field compiled to one loop in machine code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ndereg.backends.base import Problem, Result
+from ndereg.backends.host.backsolve import backsolve
+from ndereg.backends.numba.fields import (
+    Coupled,
+    FieldKernels,
+    emitted_kernels,
+    is_compiled,
+    own_kernels,
+    sample_graph,
+    traced_graph,
+)
+from ndereg.backends.numba.forward import INFO
+from ndereg.backends.numba.modules import SolveModule, build
+from ndereg.backends.numpy_arrays import NumpyArrays
+from ndereg.backends.reference.backend import ReferenceSolver
+from ndereg.backends.tracing import field_pullback
+from ndereg.plan.lower import Plan
+from ndereg.spec.adjoint import Discrete
+from ndereg.trace import Graph
+
+THREADS = int(os.environ.get("NDEREG_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+"""Threads over the samples of an independent batch."""
+
+
+class NumbaBackend(NumpyArrays):
+    """NumPy arrays; the solve compiled by Numba."""
+
+    name = "numba"
+
+    def compile(self, plan: Plan) -> NumbaSolver:
+        """Modules are built when a field is first seen."""
+        return NumbaSolver(plan)
+
+
+class NumbaSolver:
+    """A plan, and the modules compiled from it for the fields it has met."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._kernels: dict[Any, FieldKernels] = {}
+
+    def solve(self, problem: Problem) -> Result:
+        """Forward only."""
+        try:
+            run = self._run(problem, gradient=False)
+        except Coupled:
+            return self._lockstep.solve(problem)
+        return run.forward(keep=False)[0]
+
+    def solve_vjp(
+        self, problem: Problem
+    ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
+        """Forward, keeping what the compiled reverse pass needs."""
+        if not isinstance(self.plan.spec.adjoint, Discrete):
+            return self._backsolve(problem)
+        try:
+            run = self._run(problem, gradient=True)
+        except Coupled:
+            return self._lockstep.solve_vjp(problem)
+        result, tape = run.forward(keep=True)
+
+        def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
+            return run.reverse(tape, ys_bar, penalty_bar)
+
+        return result, pullback
+
+    @cached_property
+    def _lockstep(self) -> ReferenceSolver:
+        """For fields whose samples cannot be solved one by one: the batch in lockstep."""
+        return ReferenceSolver(self.plan)
+
+    def _run(self, problem: Problem, gradient: bool) -> Run:
+        kernels = self._field(problem, gradient)
+        return Run(problem, kernels, build(self.plan, problem.layout, kernels))
+
+    def _field(self, problem: Problem, gradient: bool) -> FieldKernels:
+        independent = problem.layout.batch is not None
+        if is_compiled(problem.field):
+            _check_own(problem)
+            if independent:
+                if gradient:
+                    own_kernels(problem, gradient)
+                raise Coupled
+            return self._kept((problem.field, gradient, _signature(problem)),
+                              lambda: own_kernels(problem, gradient))  # fmt: skip
+        graph: Graph = sample_graph(problem) if independent else traced_graph(problem)
+        return self._kept((graph.key(), gradient), lambda: emitted_kernels(graph, gradient))
+
+    def _kept(self, key: Any, make: Callable[[], FieldKernels]) -> FieldKernels:
+        found = self._kernels.get(key)
+        if found is None:
+            found = self._kernels[key] = make()
+        return found
+
+    def _backsolve(
+        self, problem: Problem
+    ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
+        """The continuous adjoint; its augmented system runs on the reference loop."""
+        vjp = field_pullback(problem)
+        result = self.solve(problem)
+
+        def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
+            with np.errstate(all="ignore"):
+                return backsolve(
+                    NumbaBackend(),
+                    lambda plan, part: ReferenceSolver(plan).solve(part),
+                    problem, vjp, result.ys, ys_bar, np.broadcast_to,
+                )  # fmt: skip
+
+        return result, pullback
+
+
+def _signature(problem: Problem) -> Any:
+    return problem.layout, tuple((arg.shape, str(arg.dtype)) for arg in problem.args)
+
+
+def _check_own(problem: Problem) -> None:
+    """Call a compiled field once, so that a wrong result is refused by name."""
+    if getattr(problem.field, "in_place", False):
+        return
+    layout = problem.layout
+    t = np.full(layout.time_shape, problem.t0, layout.real_dtype)[()]
+    problem.call(t, problem.y0, problem.args)
+
+
+@dataclass
+class Tape:
+    """What the forward pass hands to the reverse pass."""
+
+    info: Any
+    parts: tuple[Any, ...]
+
+
+class Run:
+    """One problem on compiled modules: workspaces, calls and results."""
+
+    def __init__(self, problem: Problem, kernels: FieldKernels, module: SolveModule) -> None:
+        self.problem, self.kernels, self.module = problem, kernels, module
+        layout = problem.layout
+        self.joint = layout.batch is None
+        self.args = tuple(np.ascontiguousarray(arg).reshape(arg.shape) for arg in problem.args)
+        self.parameters = np.array(
+            [
+                *problem.parameters, problem.rtol, problem.atol, float(problem.max_steps),
+                np.nan if problem.first_step is None else problem.first_step, problem.dt,
+            ]
+        )  # fmt: skip
+        self.weights = np.array(problem.weights, np.float64)
+        self.y0 = np.ascontiguousarray(problem.y0)
+        times = 1 if problem.t_eval is None else problem.t_eval.shape[-1]
+        given = np.zeros((1, 0)) if problem.t_eval is None else np.atleast_2d(problem.t_eval)
+        self.t_eval = np.ascontiguousarray(np.broadcast_to(given, (layout.samples, given.shape[1])))
+        self.ys = np.empty((layout.samples, times, layout.entries), layout.dtype)
+        self.info = np.zeros((layout.samples, len(INFO) + len(problem.weights)))
+
+    def forward(self, keep: bool) -> tuple[Result, Tape]:
+        """Solve; ``keep`` keeps the tape of a joint solve."""
+        problem, recorded, parts = self.problem, None, ()
+        if self.joint or problem.spec.record:
+            slots = problem.spec.adjoint.checkpoints if isinstance(problem.spec.adjoint, Discrete) else 2
+            columns = []
+            for sample in range(problem.layout.samples):
+                found, *parts = self._one(sample, keep and self.joint, slots)
+                columns.append(found[:, : int(self.info[sample, INFO.index("nsteps")])])
+            recorded = _stacked(columns) if problem.spec.record else None
+        else:
+            self._many()
+        return self._result(recorded), Tape(self.info, tuple(parts))
+
+    def _workspace(self) -> tuple[Any, ...]:
+        module, layout = self.module, self.problem.layout
+        return (
+            np.empty((module.forward_rows, layout.entries), layout.dtype),
+            np.empty((max(module.temporaries, 1), layout.entries), layout.dtype),
+        )
+
+    def _environment(self, kernel: Any) -> tuple[Any, ...]:
+        scratch = tuple(np.empty(size, dtype) for dtype, size in kernel.work)
+        return scratch, kernel.dims, kernel.constants
+
+    def _one(self, sample: int, keep: bool, slots: int) -> Any:
+        problem = self.problem
+        tail = () if self.joint else (sample,)
+        return self.module.functions.solve_one(
+            float(problem.t0), float(problem.t1), self.y0[sample], self.parameters, self.weights,
+            self.t_eval[sample], self.ys[sample], self.info[sample], *self._workspace(), keep, slots,
+            self.args, *self._environment(self.kernels.field), *tail,
+        )  # fmt: skip
+
+    def _many(self) -> None:
+        problem = self.problem
+
+        def chunk(start: int, stop: int) -> None:
+            self.module.functions.solve_many(
+                start, stop, float(problem.t0), float(problem.t1), self.y0, self.parameters,
+                self.weights, self.t_eval, self.ys, self.info, *self._workspace(), self.args,
+                *self._environment(self.kernels.field),
+            )  # fmt: skip
+
+        in_threads(chunk, problem.layout.samples)
+
+    def reverse(self, tape: Tape, ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
+        """Pull cotangents back; returns those of the flat state and of the leaves of args."""
+        problem, layout = self.problem, self.problem.layout
+        shape = self.ys.shape
+        ys_bar = np.ascontiguousarray(ys_bar, layout.dtype).reshape(shape)
+        penalty_bar = np.asarray(penalty_bar, np.float64)
+        y0_bar = np.zeros_like(self.y0)
+        assert isinstance(problem.spec.adjoint, Discrete)
+        slots = problem.spec.adjoint.checkpoints
+        span = (float(problem.t0), float(problem.t1))
+        if self.joint:
+            args_bar = tuple(np.zeros(arg.shape, arg.dtype) for arg in self.args)
+            rows, temporaries = self._reverse_workspace()
+            self.module.reverse.pull_one(
+                *span, self.parameters, self.weights, self.t_eval[0], tape.info[0], *tape.parts,
+                slots, ys_bar[0], float(penalty_bar[0]), y0_bar[0], rows, temporaries,
+                self._residuals(), self.args, *self._environment(self.kernels.field),
+                *self._environment(self.kernels.linearize),
+                *self._environment(self.kernels.pullback), args_bar,
+            )  # fmt: skip
+            return y0_bar, args_bar
+        found: list[tuple[Any, ...]] = []
+
+        def chunk(start: int, stop: int) -> None:
+            args_bar = tuple(np.zeros(arg.shape, arg.dtype) for arg in self.args)
+            found.append(args_bar)
+            rows, temporaries = self._workspace()
+            reverse_rows, more = self._reverse_workspace()
+            temporaries = more if more.shape[0] > temporaries.shape[0] else temporaries
+            times = self.ys.shape[1]
+            self.module.reverse.pull_many(
+                start, stop, *span, self.y0, self.parameters, self.weights, self.t_eval,
+                np.empty((times, layout.entries), layout.dtype), self.info.copy(), slots, ys_bar,
+                penalty_bar, y0_bar, rows, temporaries, reverse_rows, self._residuals(),
+                self.args, *self._environment(self.kernels.field),
+                *self._environment(self.kernels.linearize),
+                *self._environment(self.kernels.pullback), args_bar,
+            )  # fmt: skip
+
+        in_threads(chunk, layout.samples)
+        return y0_bar, [sum(parts) for parts in zip(*found, strict=True)]
+
+    def _reverse_workspace(self) -> tuple[Any, Any]:
+        module, layout = self.module, self.problem.layout
+        return (
+            np.empty((module.reverse_rows, layout.entries), layout.dtype),
+            np.empty((max(module.temporaries, 1), layout.entries), layout.dtype),
+        )
+
+    def _residuals(self) -> tuple[Any, ...]:
+        maps = self.module.maps
+        return tuple(np.empty((maps, size), dtype) for dtype, size in self.kernels.linearize.residuals)
+
+    def _result(self, steps: Any) -> Result:
+        column = {name: self.info[:, i] for i, name in enumerate(INFO)}
+        counts = {name: column[name].astype(np.int64) for name in ("nfev", "nsteps", "naccept")}
+        return Result(
+            ys=self.ys[:, 0] if self.problem.t_eval is None else self.ys,
+            penalty=column["penalty"].astype(self.problem.layout.real_dtype),
+            status=column["status"].astype(np.int64),
+            steps=steps,
+            **counts,
+        )
+
+
+def _stacked(columns: list[Any]) -> tuple[Any, ...]:
+    """Recorded rows of the samples side by side, filled up with nan."""
+    longest = max(column.shape[1] for column in columns)
+    table = np.full((5, longest, len(columns)), np.nan)
+    table[4] = 0.0
+    for sample, column in enumerate(columns):
+        table[:, : column.shape[1], sample] = column
+    return (*table[:4], table[4] > 0)
+
+
+def in_threads(chunk: Callable[[int, int], None], samples: int) -> None:
+    """Run ``chunk(start, stop)`` over all samples, in threads where there is enough to do."""
+    pieces = min(samples, 1 if THREADS == 1 else 4 * THREADS)
+    edges = [round(i * samples / pieces) for i in range(pieces + 1)]
+    if pieces == 1:
+        chunk(0, samples)
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(chunk, edges[:-1], edges[1:]))

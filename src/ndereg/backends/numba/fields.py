@@ -1,0 +1,191 @@
+"""The field of a problem as compiled functions: traced and emitted, or the user's own ``@njit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+
+from ndereg.backends.base import Problem
+from ndereg.backends.numba.emit import Kernel, emit
+from ndereg.backends.numba.fingerprint import fingerprint
+from ndereg.backends.tracing import trace_field
+from ndereg.field import Field
+from ndereg.structure import Structure
+from ndereg.trace import Graph, linearize, per_sample
+
+_TRACES: dict[Any, tuple[Any, Graph]] = {}
+_MOST_TRACES = 512
+
+
+@dataclass(frozen=True, eq=False)
+class FieldKernels:
+    """The functions of a field.
+
+    Attributes
+    ----------
+    source : str
+        Definitions of ``field`` and, with gradients, ``linearize`` and ``pullback``.
+    field, linearize, pullback : Kernel or None
+        Their data; None for those that are not emitted.
+    namespace : dict
+        Objects that the source refers to by name; only for the user's own functions, whose
+        modules cannot be cached on disk.
+    """
+
+    source: str
+    field: Kernel
+    linearize: Kernel | None
+    pullback: Kernel | None
+    namespace: dict[str, Any]
+
+
+class Coupled(Exception):
+    """The field couples samples (or is opaque): they cannot be solved one by one."""
+
+
+def traced_graph(problem: Problem) -> Graph:
+    """The trace of a problem's field, kept while nothing that the field reads has changed."""
+    layout = problem.layout
+    mark = fingerprint(problem.field)
+    key = (
+        mark,
+        layout,
+        problem.args_structure,
+        tuple((arg.shape, str(arg.dtype)) for arg in problem.args),
+    )
+    if mark is not None:
+        found = _TRACES.get(key)
+        if found is not None:
+            return found[1]
+    graph = trace_field(problem)
+    if mark is not None:
+        if len(_TRACES) >= _MOST_TRACES:
+            _TRACES.pop(next(iter(_TRACES)))
+        _TRACES[key] = (problem.field, graph)
+    return graph
+
+
+def is_compiled(field: Callable[..., Any]) -> bool:
+    """Whether a field is an ``@njit`` function, bare or in a :class:`ndereg.Field`."""
+    return isinstance(field.function if isinstance(field, Field) else field, Dispatcher)
+
+
+def emitted_kernels(graph: Graph, gradient: bool) -> FieldKernels:
+    """Kernels of a traced field."""
+    if not gradient:
+        kernel = emit(graph, "field")
+        return FieldKernels(kernel.source, kernel, None, None, {})
+    linear = linearize(graph)
+    kernels = (
+        emit(graph, "field"),
+        emit(linear.forward, "linearize", "linearize"),
+        emit(linear.pullback, "pullback", "pullback", linear.zero),
+    )
+    return FieldKernels("\n\n".join(kernel.source for kernel in kernels), *kernels, {})
+
+
+def sample_graph(problem: Problem) -> Graph:
+    """The trace of one sample of an independent batch.
+
+    Raises
+    ------
+    Coupled
+        If the samples cannot be told apart.
+    """
+    assert problem.layout.batch is not None
+    graph = per_sample(traced_graph(problem), problem.layout.batch)
+    if graph is None:
+        raise Coupled
+    return graph
+
+
+def own_kernels(problem: Problem, gradient: bool) -> FieldKernels:
+    """The user's compiled functions under the calling convention of the kernels.
+
+    Raises
+    ------
+    TypeError
+        If the state or args are dicts, which compiled functions cannot take.
+    ValueError
+        If a gradient is asked for and there is no ``vjp``.
+    """
+    field = problem.field if isinstance(problem.field, Field) else Field(problem.field)
+    if gradient and field.vjp is None:
+        raise ValueError(
+            "expected a vector-Jacobian product for the gradient of an @njit field, received a "
+            "field without one; try ndereg.Field(f, vjp=g) with g(t, y, args, k_bar) -> "
+            "(y_bar, args_bar), or a plain Python field, which is differentiated by tracing"
+        )
+    layout = problem.layout
+    args = _expression(problem.args_structure, [
+        f"A[{i}]" if arg.ndim else f"A[{i}][()]" for i, arg in enumerate(problem.args)
+    ])  # fmt: skip
+    state = _pieces(problem, "y")
+    lines = ["@kernel", "def field(t, y, A, work, out, dims, constants):"]
+    if field.in_place:
+        lines.append(f"    user_field(t, {state}, {args}, {_pieces(problem, 'out')})")
+    else:
+        lines.append(f"    k = user_field(t, {state}, {args})")
+        lines += _store(layout.structure, "k", layout.sizes, "out")
+    namespace: dict[str, Any] = {"user_field": field.function}
+    none = np.zeros(0, np.int64)
+    kernel = Kernel("field", "", (), (), (), none, ())
+    if not gradient:
+        return FieldKernels("\n".join(lines) + "\n", kernel, None, None, namespace)
+    lines += ["", "@kernel", "def linearize(t, y, A, work, residuals, out, dims, constants):",
+              "    field(t, y, A, work, out, dims, constants)", "", "@kernel",
+              "def pullback(t, y, A, work, residuals, k_bar, y_bar, A_bar, dims, constants):",
+              f"    s_bar, a_bar = user_vjp(t, {state}, {args}, {_pieces(problem, 'k_bar')})"]  # fmt: skip
+    lines += _store(layout.structure, "s_bar", layout.sizes, "y_bar")
+    for i, access in enumerate(_accesses(problem.args_structure, "a_bar")):
+        if problem.args[i].dtype.kind in "fc":
+            lines.append(
+                f"    A_bar[{i}][...] += {access}" if problem.args[i].ndim
+                else f"    A_bar[{i}][()] = A_bar[{i}][()] + {access}"
+            )  # fmt: skip
+    namespace["user_vjp"] = field.vjp
+    return FieldKernels("\n".join(lines) + "\n", kernel, kernel, kernel, namespace)
+
+
+def _expression(structure: Structure, leaves: list[str]) -> str:
+    if structure.kind == "none":
+        return "None"
+    if any(kind in str(structure) for kind in "{["):
+        raise TypeError(
+            "expected tuples or a single array as state and args of an @njit field, received "
+            f"{structure}; try a tuple, or a plain Python field"
+        )
+    return str(structure.unflatten([_Source(leaf) for leaf in leaves]))
+
+
+class _Source(str):
+    """Source text that prints without quotes inside a tuple."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _pieces(problem: Problem, name: str) -> str:
+    """The flat array ``name`` in the structure and shapes of the state."""
+    leaves, start = [], 0
+    layout = problem.layout
+    for shape, size in zip(layout.shapes, layout.sizes, strict=True):
+        leaves.append(f"{name}[{start}:{start + size}].reshape({shape!r})")
+        start += size
+    return _expression(layout.structure, leaves)
+
+
+def _accesses(structure: Structure, root: str) -> list[str]:
+    return [root + path for path in structure.paths()]
+
+
+def _store(structure: Structure, root: str, sizes: tuple[int, ...], target: str) -> list[str]:
+    lines, start = [], 0
+    for access, size in zip(_accesses(structure, root), sizes, strict=True):
+        lines.append(f"    {target}[{start}:{start + size}] = np.asarray({access}).reshape({size})")
+        start += size
+    return lines

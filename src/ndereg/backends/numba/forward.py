@@ -1,0 +1,318 @@
+"""The forward solve of one sample as Numba source: the programs of a plan inside a while loop."""
+
+from __future__ import annotations
+
+from ndereg.backends.numba.programs import Kernels, Numbers, ProgramSource, emit_program
+from ndereg.plan.control import MEMORY, MEMORY_START
+from ndereg.plan.lower import Plan
+from ndereg.spec.controller import CONTROL_PARAMETERS
+from ndereg.spec.status import Status
+
+PARAMETERS = (*CONTROL_PARAMETERS, "rtol", "atol", "max_steps", "first_step", "dt")
+"""Run-time numbers in the parameter array, before the weights of the penalty."""
+
+INFO = ("nfev", "nsteps", "naccept", "status", "penalty", "t_end")
+"""What a solve reports in the info array, before the reductions of the penalty."""
+
+RUNNING = float(Status.RUNNING)
+SPACING = 2.0**-52
+
+
+class Programs:
+    """Every program of a plan, emitted."""
+
+    def __init__(self, plan: Plan, numbers: Numbers, kernels: Kernels, decorator: str) -> None:
+        self.plan, self.numbers, self.kernels = plan, numbers, kernels
+        self.sources: dict[str, ProgramSource] = {
+            name: emit_program(program, f"run_{name}", numbers, kernels, decorator)
+            for name, program in plan.programs().items()
+        }
+
+    def __getitem__(self, name: str) -> ProgramSource:
+        return self.sources[name]
+
+    def text(self, names: tuple[str, ...]) -> str:
+        """Source of the named programs that the plan has."""
+        return "\n".join(self.sources[name].text for name in names if name in self.sources)
+
+    def temporaries(self) -> int:
+        """Scratch rows that the programs need."""
+        return max(source.temporaries for source in self.sources.values())
+
+    def evaluations(self, name: str) -> float:
+        """Field evaluations of a program."""
+        return float(self.plan.programs()[name].evaluations())
+
+
+FORWARD_PROGRAMS = (
+    "first", "first_given", "begin", "step", "control", "accumulate", "finish", "dense", "read",
+)  # fmt: skip
+
+
+def indent(lines: list[str], levels: int = 1) -> list[str]:
+    """Indented source lines."""
+    return ["    " * levels + line for line in lines]
+
+
+class ForwardRows:
+    """Names of the rows of the workspace ``W`` that the forward loop uses."""
+
+    def __init__(self, programs: Programs) -> None:
+        plan = programs.plan
+        self.names = ["y", "y1"] + (["k1", "k_next"] if plan.carried else [])
+        step, self.dense_vectors = programs["step"], ()
+        self.stage_slots = {
+            slot: f"stage_{slot}" for slot in step.outputs if slot not in self._known(programs)
+        }
+        self.names += list(self.stage_slots.values())
+        if plan.dense is not None:
+            self.names += [f"q_{slot}" for slot in programs["dense"].outputs]
+
+    @staticmethod
+    def _known(programs: Programs) -> set[str]:
+        program = programs.plan.step
+        return {slot for name, slot in program.outputs if name in ("y1", "k_next")}
+
+
+def forward_source(programs: Programs, decorator: str) -> str:
+    """Source of ``solve_one`` with the programs it calls."""
+    plan, sample = programs.plan, programs.kernels.sample
+    rows = ForwardRows(programs)
+    tail = f", {sample}" if sample else ""
+    head = [
+        decorator,
+        "def solve_one(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, keep, slots, "
+        f"{programs.kernels.field_environment}{tail}):",
+    ]
+    body = _setup(programs, rows)
+    loop = ["while status == -1.0:", *indent(_attempt(programs, rows))]
+    finish = _finish(programs)
+    text = "\n".join([*head, *indent([*body, *loop, *finish])]) + "\n"
+    return programs.text(FORWARD_PROGRAMS) + "\n" + text
+
+
+def _setup(programs: Programs, rows: ForwardRows) -> list[str]:
+    plan, spec = programs.plan, programs.plan.spec
+    lines = ["n = y0.shape[0]"]
+    lines += [f"{name} = W[{i}]" for i, name in enumerate(rows.names)]
+    lines += [f"{name} = parameters[{i}]" for i, name in enumerate(PARAMETERS)]
+    lines += [f"{name} = {value!r}" for name, value in zip(MEMORY, MEMORY_START, strict=True)]
+    for i, term in enumerate(spec.terms):
+        lines += [f"P{i} = 0.0", f"weight{i} = weights[{i}]"]
+        if term.reduce == "max":
+            lines.append(f"at{i} = -1.0")
+    lines += [
+        f"spacing = {SPACING!r}",
+        "direction = 1.0 if t1 >= t0 else -1.0",
+        "span = abs(t1 - t0)",
+        "dt = dt * direction",
+        "t = t0",
+        "h = 0.0",
+        f"status = {RUNNING!r}",
+        "nfev = 0.0",
+        "nsteps = 0.0",
+        "naccept = 0.0",
+        "rows = 0",
+        "mesh = np.empty((2, 64 if keep else 0))",
+        "states = np.empty((slots if keep else 0, n), y0.dtype)",
+        "kept = 0",
+        "stride = 1",
+        f"recorded = np.empty((5, {64 if spec.record else 0}))",
+        "for i in range(n):",
+        "    y[i] = y0[i]",
+    ]
+    if spec.dense:
+        lines += [
+            "passed = 0",
+            "while passed < t_eval.shape[0] and t_eval[passed] == t0:",
+            "    for i in range(n):",
+            "        ys[passed, i] = y0[i]",
+            "    passed += 1",
+        ]
+    lines += ["if t0 == t1:", "    status = 0.0", "else:", *indent(_start(programs))]
+    return lines
+
+
+def _start(programs: Programs) -> list[str]:
+    values = _scalars(programs) | {"y": "y"}
+    first, given = programs["first"], programs["first_given"]
+    outputs = {"h": "h", "status": "status", "k1": "k1"}
+
+    def begin(source: ProgramSource, name: str) -> list[str]:
+        called = source.call(values, outputs | dict.fromkeys(source.outputs, "k1"))
+        return [called, f"nfev += {programs.evaluations(name)!r}"]
+
+    if not programs.plan.spec.adaptive:
+        return [*begin(given, "first_given"), "h = dt",
+                "if first_step == first_step:", "    h = min(first_step, span) * direction"]  # fmt: skip
+    return [
+        "if first_step == first_step:",
+        *indent([*begin(given, "first_given"), "h = min(first_step, span) * direction"]),
+        "else:",
+        *indent(begin(first, "first")),
+    ]
+
+
+def _scalars(programs: Programs) -> dict[str, str]:
+    names = [
+        *PARAMETERS, *MEMORY, "spacing", "direction", "span", "t", "h", "last", "status", "E",
+        "finite", "accept",
+    ]  # fmt: skip
+    values = {name: name for name in names}
+    for i in range(len(programs.plan.spec.terms)):
+        values |= {name: name for name in (f"P{i}", f"at{i}", f"r{i}", f"weight{i}")}
+    return values | {"row": "float(rows)", "naccept": "naccept", "attempts": "nsteps"}
+
+
+def _attempt(programs: Programs, rows: ForwardRows) -> list[str]:
+    plan, spec = programs.plan, programs.plan.spec
+    scalars = _scalars(programs)
+    lines = [
+        programs["begin"].call(
+            {"h": "h", "remaining": "(t1 - t)"}, {"h_try": "h_try", "last": "last"}
+        )
+    ]
+    scalars["h"] = "h_try"
+    vectors = {"y": "y", "k1": "k1"}
+    step = programs["step"]
+    slot_of = dict(plan.step.outputs)
+    targets = {slot_of["y1"]: "y1"} | rows.stage_slots
+    if "k_next" in slot_of:
+        targets[slot_of["k_next"]] = "k_next"
+    targets |= {name: name for name in step.results}
+    lines.append(step.call(scalars | vectors, targets))
+    control = programs["control"]
+    results = {name: f"{name}_new" for name in control.results} | {"accept": "accept"}
+    lines.append(control.call(scalars, results))
+    lines += [f"nfev += {programs.evaluations('step')!r}", "nsteps += 1.0"]
+    if spec.record:
+        error, stiffness = ("E" if "E" in slot_of else "np.nan"), ("S" if "S" in slot_of else "np.nan")
+        lines += [
+            "if int(nsteps) > recorded.shape[1]:",
+            "    grown = np.empty((5, 2 * recorded.shape[1]))",
+            "    for i in range(5):",
+            "        for j in range(recorded.shape[1]):",
+            "            grown[i, j] = recorded[i, j]",
+            "    recorded = grown",
+            "at = int(nsteps) - 1",
+            "recorded[0, at] = t",
+            "recorded[1, at] = h_try",
+            f"recorded[2, at] = {error}",
+            f"recorded[3, at] = {stiffness}",
+            "recorded[4, at] = 1.0 if accept else 0.0",
+        ]
+    lines += ["if accept:", *indent(_advance(programs, rows, slot_of))]
+    lines += [f"{name} = {name}_new" for name in control.results if name in MEMORY]
+    lines += ["h = h_next_new", "status = status_new"]
+    return lines
+
+
+def _advance(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> list[str]:
+    plan, spec = programs.plan, programs.plan.spec
+    scalars = _scalars(programs)
+    lines = ["t_next = t1 if last else t + h_try", "naccept += 1.0"]
+    if spec.terms:
+        accumulate = programs["accumulate"]
+        lines.append(accumulate.call(scalars, {name: name for name in accumulate.results}))
+    if spec.dense:
+        lines += _answer(programs, rows, slot_of)
+    lines += [
+        "if keep:",
+        "    if rows == mesh.shape[1]:",
+        "        longer = np.empty((2, 2 * rows))",
+        "        for j in range(rows):",
+        "            longer[0, j] = mesh[0, j]",
+        "            longer[1, j] = mesh[1, j]",
+        "        mesh = longer",
+        "    mesh[0, rows] = t",
+        "    mesh[1, rows] = h_try",
+        "    if rows % stride == 0 and kept == slots:",
+        "        stride *= 2",
+        "        kept = (kept + 1) // 2",
+        "        for j in range(1, kept):",
+        "            for i in range(n):",
+        "                states[j, i] = states[2 * j, i]",
+        "    if rows % stride == 0:",
+        "        for i in range(n):",
+        "            states[kept, i] = y[i]",
+        "        kept += 1",
+        "rows += 1",
+        "y, y1 = y1, y",
+    ]
+    if plan.carried:
+        lines.append("k1, k_next = k_next, k1")
+    lines.append("t = t_next")
+    return lines
+
+
+def _answer(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> list[str]:
+    """Output times of an accepted step."""
+    dense, read = programs["dense"], programs["read"]
+    stages = {slot: rows.stage_slots.get(slot, "") for slot in dense.vectors}
+    stages |= {slot_of["y1"]: "y1", "y": "y"}
+    if "k_next" in slot_of:
+        stages[slot_of["k_next"]] = "k_next"
+    interpolant = {slot: f"q_{slot}" for slot in dense.outputs}
+    by_name = dict(programs.plan.dense.outputs) if programs.plan.dense else {}
+    coefficients = {name: interpolant[slot] for name, slot in by_name.items()}
+    read_out = dict.fromkeys(read.outputs, "ys[passed]")
+    return [
+        "ready = False",
+        "while passed < t_eval.shape[0] and (t_eval[passed] - t_next) * direction <= 0.0:",
+        "    if t_eval[passed] == t_next:",
+        "        for i in range(n):",
+        "            ys[passed, i] = y1[i]",
+        "    else:",
+        "        if not ready:",
+        "            " + dense.call({"t": "t", "h": "h_try"} | stages, interpolant),
+        f"            nfev += {programs.evaluations('dense')!r}",
+        "            ready = True",
+        "        theta = (t_eval[passed] - t) / h_try",
+        "        " + read.call({"theta": "theta", "y": "y"} | coefficients, read_out),
+        "    passed += 1",
+    ]
+
+
+def _finish(programs: Programs) -> list[str]:
+    spec = programs.plan.spec
+    lines = ["penalty = 0.0"]
+    if spec.terms:
+        lines.append(programs["finish"].call(_scalars(programs), {"penalty": "penalty"}))
+    lines += [f"info[{i}] = {name}" for i, name in enumerate(INFO[:-1])]
+    lines.append(f"info[{len(INFO) - 1}] = t")
+    for i, term in enumerate(spec.terms):
+        if term.reduce == "max":
+            lines.append(f"info[{len(INFO) + i}] = at{i}")
+    if not spec.dense:
+        lines += ["for i in range(n):", "    ys[0, i] = y[i]"]
+    else:
+        lines += [
+            "while passed < t_eval.shape[0]:",
+            "    for i in range(n):",
+            "        ys[passed, i] = np.nan",
+            "    passed += 1",
+        ]
+    lines += [
+        "end = np.empty(n if keep else 0, y0.dtype)",
+        "if keep:",
+        "    for i in range(n):",
+        "        end[i] = y[i]",
+        "return recorded, mesh, states, end, rows, kept, stride",
+    ]
+    return lines
+
+
+def many_source(programs: Programs, decorator: str) -> str:
+    """Source of ``solve_many``: the samples ``start`` to ``stop`` one after another."""
+    sample = programs.kernels.sample
+    tail = f", {sample}" if sample else ""
+    text = f"""
+{decorator}
+def solve_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, W, T,
+               {programs.kernels.field_environment}):
+    for {sample or 'b'} in range(start, stop):
+        b = {sample or 'b'}
+        solve_one(t0, t1, y0[b], parameters, weights, t_eval[b], ys[b], info[b], W, T, False, 2,
+                  {programs.kernels.field_environment}{tail})
+"""
+    return text

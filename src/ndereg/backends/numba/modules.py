@@ -1,0 +1,120 @@
+"""Modules of a solve: the programs of a plan and the kernels of a field in one source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ndereg.backends.base import Layout
+from ndereg.backends.numba.emit import HEADER
+from ndereg.backends.numba.fields import FieldKernels
+from ndereg.backends.numba.forward import ForwardRows, Programs, forward_source, many_source
+from ndereg.backends.numba.module import load
+from ndereg.backends.numba.programs import Kernels, Numbers
+from ndereg.backends.numba.reverse import (
+    ReverseRows,
+    many_reverse_source,
+    reverse_source,
+)
+from ndereg.plan.lower import Plan
+
+LITERAL_ENTRIES = 16
+"""States up to this size have loops of literal length, which LLVM unrolls."""
+
+
+@dataclass(eq=False)
+class SolveModule:
+    """Compiled functions of a plan for a field, and the sizes of their workspaces.
+
+    Attributes
+    ----------
+    functions : module
+        With ``solve_one`` and ``solve_many``.
+    """
+
+    programs: Programs
+    kernels: FieldKernels
+    independent: bool
+
+    @cached_property
+    def functions(self) -> Any:
+        """The module of the forward solve."""
+        return _load(self._forward(), self.kernels.namespace)
+
+    @cached_property
+    def reverse(self) -> Any:
+        """The module of the reverse pass; with independent samples it solves them again."""
+        text = reverse_source(self.programs, "@program")
+        if self.independent:
+            text = self._forward() + text + many_reverse_source(self.programs, "@program")
+        else:
+            text = self.kernels.source + "\n" + text
+        return _load(text, self.kernels.namespace)
+
+    def _forward(self) -> str:
+        text = self.kernels.source + "\n" + forward_source(self.programs, "@program")
+        return text + (many_source(self.programs, "@program") if self.independent else "") + "\n"
+
+    @cached_property
+    def forward_rows(self) -> int:
+        """Rows of the forward workspace."""
+        return len(ForwardRows(self.programs).names)
+
+    @cached_property
+    def reverse_rows(self) -> int:
+        """Rows of the reverse workspace."""
+        return len(ReverseRows(self.programs).names)
+
+    @cached_property
+    def temporaries(self) -> int:
+        """Scratch rows of the programs."""
+        return self.programs.temporaries()
+
+    @cached_property
+    def maps(self) -> int:
+        """Linearizations alive at once."""
+        return 2 + max(source.maps_used for source in self.programs.sources.values())
+
+
+def build(plan: Plan, layout: Layout, kernels: FieldKernels) -> SolveModule:
+    """Emit the module of a plan for a field; compiled when first called."""
+    entries = layout.entries if layout.entries <= LITERAL_ENTRIES else None
+    key = (plan.spec, layout.dtype, entries, layout.batch is None)
+    found = _built.get(kernels, {}).get(key)
+    if found is None:
+        numbers = Numbers(layout.dtype, layout.real_dtype, entries)
+        names = Kernels(
+            residual_arrays=0 if kernels.linearize is None else len(kernels.linearize.residuals),
+            sample="" if layout.batch is None else "sample",
+        )
+        found = SolveModule(Programs(plan, numbers, names, "@program"), kernels, bool(names.sample))
+        _built.setdefault(kernels, {})[key] = found
+    return found
+
+
+_built: dict[FieldKernels, dict[Any, SolveModule]] = {}
+
+
+def _load(text: str, namespace: dict[str, Any]) -> Any:
+    source = HEADER + "\n\nfrom ndereg.backends.numba.compiler import program\n\n\n" + text
+    if not namespace:
+        return load(source)
+    return _Namespace(source, namespace)
+
+
+class _Namespace:
+    """Functions compiled beside objects of the user, which no file can refer to."""
+
+    def __init__(self, source: str, objects: dict[str, Any]) -> None:
+        uncached = source.replace("import program", "import program_in_memory as program")
+        uncached = uncached.replace("import kernel", "import kernel_in_memory as kernel")
+        names: dict[str, Any] = {"__name__": "ndereg_generated", **objects}
+        exec(compile(uncached, "<ndereg field>", "exec"), names)
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._names[name]
+        except KeyError:
+            raise AttributeError(name) from None

@@ -1,0 +1,432 @@
+"""Step programs as Numba source.
+
+Elementwise instructions between two evaluations of the field become one loop over the state: every
+stage is read once, and what no later block reads never leaves a register. Scalars are locals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ndereg.plan.program import (
+    Apply,
+    Combine,
+    Evaluate,
+    Instruction,
+    Kind,
+    Mean,
+    Number,
+    Program,
+    Pullback,
+    Slot,
+    Spread,
+    reads,
+    writes,
+)
+
+_VECTORS = ("state", "real")
+
+SCALAR_TEXT: dict[str, str] = {
+    "add": "({} + {})", "sub": "({} - {})", "mul": "({} * {})", "div": "({} / {})",
+    "neg": "(-{})", "abs": "abs({})", "square": "({0} * {0})", "sqrt": "np.sqrt({})",
+    "pow": "({} ** {})", "lt": "({} < {})", "le": "({} <= {})", "eq": "({} == {})",
+    "and": "({} and {})", "or": "({} or {})", "not": "(not {})",
+    "where": "({1} if {0} else {2})",
+    "max": "({0} if ({0} >= {1} or {0} != {0}) else {1})",
+    "min": "({0} if ({0} <= {1} or {0} != {0}) else {1})",
+    "safe_div": "({zero} if {1} == 0 else {0} / {1})",
+    "isfinite": "math.isfinite({})",
+}  # fmt: skip
+"""Meaning of the operations as source; ``{zero}`` and ``{one}`` are typed constants."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Source of numbers in the dtypes of a state.
+
+    Attributes
+    ----------
+    dtype, real : str
+        Of the state and of its moduli.
+    entries : int or None
+        Number of entries where loops should have a literal length, else None.
+    """
+
+    dtype: str
+    real: str
+    entries: int | None
+
+    def literal(self, value: Number) -> str:
+        """A coefficient, typed so that arithmetic stays in the dtype of the state."""
+        text = repr(float(value))
+        return text if self.real == "float64" else f"np.float32({text})"
+
+    def cast(self, expression: str) -> str:
+        """A float64 scalar as it meets the state."""
+        return expression if self.real == "float64" else f"np.float32({expression})"
+
+    @property
+    def complex(self) -> bool:
+        """Whether the state is complex."""
+        return self.dtype.startswith("complex")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Names of the field's functions and the source of the arguments they share."""
+
+    field: str = "field"
+    linearize: str = "linearize"
+    pullback: str = "pullback"
+    field_environment: str = "A, work_field, dims_field, constants_field"
+    linearize_environment: str = "work_linearize, dims_linearize, constants_linearize"
+    pullback_environment: str = "work_pullback, dims_pullback, constants_pullback"
+    residual_arrays: int = 1
+    sample: str = ""
+
+    def residuals(self, row: str) -> str:
+        """Source of the residuals of one linearization: a row of each array."""
+        return "(" + "".join(f"residuals[{i}][{row}], " for i in range(self.residual_arrays)) + ")"
+
+
+@dataclass(frozen=True)
+class ProgramSource:
+    """A program as a function ``name(scalars, maps, vectors, outputs, T, environment)``.
+
+    ``T`` holds ``temporaries`` rows of scratch. A map is the row of its residuals, its time and
+    the state it was taken at. Scalar outputs are returned as a tuple, in order.
+    """
+
+    name: str
+    text: str
+    scalars: tuple[Slot, ...]
+    maps: tuple[Slot, ...]
+    vectors: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    results: tuple[str, ...]
+    output_maps: tuple[Slot, ...]
+    temporaries: int
+    maps_used: int
+    environment: str
+
+    def call(self, values: dict[Slot, str], outputs: dict[Slot, str]) -> str:
+        """Source of a call; ``values`` and ``outputs`` give the source of every slot."""
+        arguments = [values[slot] for slot in self.scalars]
+        for slot in self.maps:
+            arguments += [values[slot], values[slot + "@t"], values[slot + "@y"]]
+        arguments += [values[slot] for slot in self.vectors]
+        arguments += [outputs[slot] for slot in self.outputs]
+        arguments += [outputs[slot] for slot in self.output_maps]
+        if self.temporaries:
+            arguments.append("T")
+        if self.environment:
+            arguments.append(self.environment)
+        called = f"{self.name}({', '.join(arguments)})"
+        if not self.results:
+            return called
+        targets = ", ".join(outputs[name] for name in self.results)
+        return f"{targets}{',' if len(self.results) == 1 else ''} = {called}"
+
+
+def emit_program(
+    program: Program, name: str, numbers: Numbers, kernels: Kernels, decorator: str
+) -> ProgramSource:
+    """Emit a program."""
+    return _Emitter(program, name, numbers, kernels).source(decorator)
+
+
+@dataclass
+class _Loop:
+    body: list[Instruction]
+
+
+class _Emitter:
+    def __init__(self, program: Program, name: str, numbers: Numbers, kernels: Kernels) -> None:
+        self.program, self.name = program, name
+        self.numbers, self.kernels = numbers, kernels
+        self.kinds: dict[Slot, Kind] = program.kinds()
+        self.names = {slot: f"v{i}" for i, slot in enumerate(self.kinds)}
+        self.evaluations = {
+            i.map: i for i in program.body if isinstance(i, Evaluate) and i.map is not None
+        }
+        self.output_slots = tuple(
+            dict.fromkeys(s for _, s in program.outputs if self.kinds[s] in _VECTORS)
+        )
+        self.output_maps = tuple(s for _, s in program.outputs if self.kinds[s] == "map")
+        self.blocks = self._schedule()
+        self.lines: list[str] = []
+
+    # -- schedule ------------------------------------------------------------------------------
+
+    def _reads(self, instruction: Instruction) -> Iterable[Slot]:
+        yield from reads(instruction)
+        if isinstance(instruction, Pullback) and instruction.map in self.evaluations:
+            yield from ("t", self.evaluations[instruction.map].scale)
+            yield self.evaluations[instruction.map].src
+
+    def _elementwise(self, instruction: Instruction) -> bool:
+        if isinstance(instruction, (Evaluate, Pullback)):
+            return False
+        return isinstance(instruction, Mean) or self.kinds[instruction.dst] in _VECTORS
+
+    def _schedule(self) -> list[_Loop | Instruction]:
+        """Fuse elementwise instructions into loops as late as their readers allow."""
+        blocks: list[_Loop | Instruction] = []
+        pending: list[Instruction] = []
+
+        def flush(needed: set[Slot]) -> None:
+            taken: list[Instruction] = []
+            kept: list[Instruction] = []
+            for instruction in reversed(pending):
+                if instruction.dst in needed:
+                    taken.append(instruction)
+                    needed.update(self._reads(instruction))
+                else:
+                    kept.append(instruction)
+            if taken:
+                blocks.append(_Loop(taken[::-1]))
+            pending[:] = kept[::-1]
+
+        for instruction in self.program.body:
+            produced = {p.dst for p in pending}
+            if self._elementwise(instruction):
+                means = {p.dst for p in pending if isinstance(p, Mean)}
+                late = means & set(self._reads(instruction))
+                if late:
+                    flush(set(late))
+                pending.append(instruction)
+                continue
+            wanted = produced & set(self._reads(instruction))
+            if wanted:
+                flush(wanted)
+            blocks.append(instruction)
+        flush({p.dst for p in pending})
+        return blocks
+
+    # -- storage -------------------------------------------------------------------------------
+
+    def _stored(self) -> dict[Slot, str]:
+        """Where each vector that leaves its block lives: an argument or a scratch row."""
+        block_of: dict[Slot, int] = {}
+        last: dict[Slot, int] = {}
+        for index, block in enumerate(self.blocks):
+            for instruction in block.body if isinstance(block, _Loop) else [block]:
+                for slot in writes(instruction):
+                    block_of[slot] = index
+                for slot in self._reads(instruction):
+                    last[slot] = index
+        inputs = {slot for slot, _ in self.program.inputs}
+        places = {slot: self.names[slot] for slot in inputs if self.kinds[slot] in _VECTORS}
+        places |= {slot: "o" + self.names[slot] for slot in self.output_slots if slot not in inputs}
+        rows: list[int] = []
+        for slot, start in sorted(block_of.items(), key=lambda item: item[1]):
+            if slot in places or self.kinds[slot] not in _VECTORS:
+                continue
+            alone = isinstance(self.blocks[start], _Loop) and last.get(slot, start) == start
+            if alone:
+                continue
+            free = next((i for i, end in enumerate(rows) if end < start), None)
+            if free is None:
+                free = len(rows)
+                rows.append(0)
+            rows[free] = last.get(slot, start)
+            places[slot] = f"T{free}"
+        self.temporaries = len(rows)
+        return places
+
+    # -- text ----------------------------------------------------------------------------------
+
+    def source(self, decorator: str) -> ProgramSource:
+        self.places = self._stored()
+        inputs = self.program.inputs
+        scalars = tuple(s for s, kind in inputs if kind in ("scalar", "flag"))
+        maps = tuple(s for s, kind in inputs if kind == "map")
+        vectors = tuple(s for s, kind in inputs if kind in _VECTORS)
+        results = tuple(
+            name for name, slot in self.program.outputs if self.kinds[slot] in ("scalar", "flag")
+        )
+        self.map_rows: dict[Slot, str] = {slot: self.names[slot] for slot in maps}
+        fresh = 0
+        for slot in self.evaluations:
+            if slot in self.output_maps:
+                self.map_rows[slot] = "o" + self.names[slot]
+            else:
+                self.map_rows[slot] = f"first_map + {fresh}"
+                fresh += 1
+        parameters = [self.names[s] for s in scalars]
+        for slot in maps:
+            parameters += [self.names[slot], self.names[slot] + "t", self.names[slot] + "y"]
+        parameters += [self.names[s] for s in vectors]
+        parameters += ["o" + self.names[s] for s in self.output_slots]
+        parameters += ["o" + self.names[s] for s in self.output_maps]
+        if self.temporaries:
+            parameters.append("T")
+        environment = self._environment()
+        if environment:
+            parameters.append(environment)
+        self._body(vectors)
+        returned = [self.names[dict(self.program.outputs)[name]] for name in results]
+        if returned:
+            self.lines.append(f"return ({', '.join(returned)},)")
+        elif not self.lines:
+            self.lines.append("pass")
+        head = f"{decorator}\ndef {self.name}({', '.join(parameters)}):"
+        text = "\n".join([head, *("    " + line for line in self.lines)]) + "\n"
+        return ProgramSource(
+            self.name, text, scalars, maps, vectors, self.output_slots, results,
+            self.output_maps, self.temporaries, fresh, environment,
+        )  # fmt: skip
+
+    def _environment(self) -> str:
+        k, parts = self.kernels, []
+        body = self.program.body
+        if any(isinstance(i, Pullback) for i in body):
+            parts = ["first_map, residuals", k.field_environment, k.linearize_environment,
+                     k.pullback_environment, "A_bar"]  # fmt: skip
+        elif any(isinstance(i, Evaluate) and i.map is not None for i in body):
+            parts = ["first_map, residuals", k.field_environment, k.linearize_environment]
+        elif any(isinstance(i, Evaluate) for i in body):
+            parts = [k.field_environment]
+        if parts and k.sample:
+            parts.append(k.sample)
+        return ", ".join(parts)
+
+    def _body(self, vectors: tuple[Slot, ...]) -> None:
+        lines = self.lines
+        if vectors or self.output_slots:
+            anchor = self.names[vectors[0]] if vectors else "o" + self.names[self.output_slots[0]]
+            length = self.numbers.entries
+            lines.append(f"n = {length}" if length else f"n = {anchor}.shape[0]")
+        lines.extend(f"T{i} = T[{i}]" for i in range(self.temporaries))
+        for block in self.blocks:
+            if isinstance(block, _Loop):
+                self._loop(block)
+            elif isinstance(block, Evaluate):
+                self._evaluate(block)
+            elif isinstance(block, Pullback):
+                self._pullback(block)
+            elif isinstance(block, Combine):
+                lines.append(f"{self.names[block.dst]} = {self._combination(block, self._scalar)}")
+            else:
+                assert isinstance(block, Apply)
+                text = self._operation(block, self._scalar, "0.0", "1.0")
+                lines.append(f"{self.names[block.dst]} = {text}")
+        inputs = {slot for slot, _ in self.program.inputs}
+        for slot in self.output_slots:
+            if slot in inputs:
+                lines += ["for i in range(n):",
+                          f"    o{self.names[slot]}[i] = {self.names[slot]}[i]"]  # fmt: skip
+
+    def _time(self, instruction: Evaluate) -> str:
+        t, c = self.names["t"], float(instruction.c)
+        if c == 0:
+            return t
+        scale = self.names[instruction.scale]
+        return f"{t} + {scale}" if c == 1 else f"{t} + {c!r} * {scale}"
+
+    def _evaluate(self, instruction: Evaluate) -> None:
+        k, sample = self.kernels, f", {self.kernels.sample}" if self.kernels.sample else ""
+        t, src = self._time(instruction), self.places[instruction.src]
+        dst = self.places[instruction.dst]
+        if instruction.map is None:
+            call = f"{k.field}({t}, {src}, A, work_field, {dst}, dims_field, constants_field{sample})"
+        else:
+            residuals = k.residuals(self.map_rows[instruction.map])
+            call = (
+                f"{k.linearize}({t}, {src}, A, work_linearize, {residuals}, {dst}, "
+                f"dims_linearize, constants_linearize{sample})"
+            )
+        self.lines.append(call)
+
+    def _pullback(self, instruction: Pullback) -> None:
+        k, sample = self.kernels, f", {self.kernels.sample}" if self.kernels.sample else ""
+        origin = self.evaluations.get(instruction.map)
+        if origin is None:
+            t, src = self.names[instruction.map] + "t", self.names[instruction.map] + "y"
+        else:
+            t, src = self._time(origin), self.places[origin.src]
+        residuals = k.residuals(self.map_rows[instruction.map])
+        self.lines.append(
+            f"{k.pullback}({t}, {src}, A, work_pullback, {residuals}, "
+            f"{self.places[instruction.cotangent]}, {self.places[instruction.dst]}, A_bar, "
+            f"dims_pullback, constants_pullback{sample})"
+        )
+
+    def _loop(self, loop: _Loop) -> None:
+        """One pass over the state."""
+        inside = {i.dst for i in loop.body}
+        head: list[str] = []
+        loads: dict[Slot, str] = {}
+        for instruction in loop.body:
+            for slot in reads(instruction):
+                if slot in inside or slot in loads:
+                    continue
+                name = self.names[slot]
+                if self.kinds[slot] in _VECTORS:
+                    loads[slot] = f"x{name} = {self.places[slot]}[i]"
+                elif self.kinds[slot] == "scalar" and not isinstance(instruction, Spread):
+                    head.append(f"c{name} = {self.numbers.cast(name)}")
+        body = list(loads.values())
+        tail: list[str] = []
+        for instruction in loop.body:
+            name = self.names[instruction.dst]
+            match instruction:
+                case Mean(src=src):
+                    head.append(f"{name} = 0.0")
+                    body.append(f"{name} += x{self.names[src]}")
+                    tail.append(f"{name} /= n")
+                    continue
+                case Spread(src=src):
+                    head.append(f"c{name} = {self.numbers.cast(f'{self.names[src]} / n')}")
+                    body.append(f"x{name} = c{name}")
+                case Combine():
+                    body.append(f"x{name} = {self._combination(instruction, self._element)}")
+                case Apply():
+                    literal = self.numbers.literal
+                    text = self._operation(instruction, self._element, literal(0), literal(1))
+                    body.append(f"x{name} = {text}")
+            if instruction.dst in self.places:
+                body.append(f"{self.places[instruction.dst]}[i] = x{name}")
+        self.lines += list(dict.fromkeys(head))
+        self.lines += ["for i in range(n):", *("    " + line for line in body), *tail]
+
+    def _element(self, slot: Slot | Number) -> str:
+        if not isinstance(slot, str):
+            return self.numbers.literal(slot)
+        kind = self.kinds[slot]
+        return ("x" if kind in _VECTORS else "c" if kind == "scalar" else "") + self.names[slot]
+
+    def _scalar(self, slot: Slot | Number) -> str:
+        return self.names[slot] if isinstance(slot, str) else repr(float(slot))
+
+    def _combination(self, instruction: Combine, operand: Callable[[Slot | Number], str]) -> str:
+        groups: dict[Slot | None, list[str]] = {}
+        for scale, coefficient, slot in instruction.terms:
+            value = operand(slot)
+            term = value if coefficient == 1 else f"{operand(coefficient)} * {value}"
+            groups.setdefault(scale, []).append(term)
+        parts = [] if instruction.base is None else [operand(instruction.base)]
+        for scale, terms in groups.items():
+            total = " + ".join(terms)
+            parts.append(total if scale is None else f"{operand(scale)} * ({total})")
+        return " + ".join(parts)
+
+    def _operation(
+        self, instruction: Apply, operand: Callable[[Slot | Number], str], zero: str, one: str
+    ) -> str:
+        values = [operand(src) for src in instruction.srcs]
+        vector = self.kinds[instruction.dst] in _VECTORS
+        is_state = isinstance(instruction.srcs[0], str) and self.kinds[instruction.srcs[0]] == "state"
+        if instruction.op == "unit":
+            z = values[0]
+            if self.numbers.complex and is_state:
+                return f"({z} if {z} == 0 else {z} / abs({z}))"
+            return f"({zero} if {z} == 0 else ({one} if {z} > 0 else -{one}))"
+        if instruction.op == "isfinite" and vector:
+            z = values[0]
+            test = f"math.isfinite({z})"
+            if self.numbers.complex and is_state:
+                test = f"(math.isfinite({z}.real) and math.isfinite({z}.imag))"
+            return f"({one} if {test} else {zero})"
+        return SCALAR_TEXT[instruction.op].format(*values, zero=zero, one=one)

@@ -1,0 +1,249 @@
+"""The reverse pass of the discrete adjoint of one sample as Numba source."""
+
+from __future__ import annotations
+
+from ndereg.backends.numba.forward import INFO, PARAMETERS, Programs, indent
+
+REVERSE_PROGRAMS = ("replay", "seed", "adjoint", "adjoint_dense", "read_adjoint")
+
+
+class ReverseRows:
+    """Names of the rows of the workspace of the reverse pass."""
+
+    def __init__(self, programs: Programs) -> None:
+        plan = programs.plan
+        self.names = ["bar", "bar_new", "cur", "cur_new"]
+        if plan.shared:
+            self.names += ["k_later", "k_first", "kbar", "kbar_new", "y_later"]
+        if plan.read_adjoint is not None:
+            self.names += ["direct", "one_direct"]
+            for name, _ in plan.read_adjoint.outputs:
+                if name != "y_bar":
+                    self.names += [f"sum_{name}", f"one_{name}"]
+
+
+def reverse_source(programs: Programs, decorator: str) -> str:
+    """Source of ``pull_one`` with the programs it calls.
+
+    ``bar`` returns the cotangent of the start of the span; that of args is added to ``A_bar``.
+    """
+    kernels = programs.kernels
+    tail = f", {kernels.sample}" if kernels.sample else ""
+    head = [
+        decorator,
+        "def pull_one(t0, t1, parameters, weights, t_eval, info, mesh, states, end, rows, kept, "
+        "stride, slots, ys_bar, penalty_bar, y0_bar, W, T, residuals, "
+        f"{kernels.field_environment}, {kernels.linearize_environment}, "
+        f"{kernels.pullback_environment}, A_bar{tail}):",
+    ]
+    body = [*_setup(programs), *_segments(programs), *_finish(programs)]
+    return programs.text(REVERSE_PROGRAMS) + "\n" + "\n".join([*head, *indent(body)]) + "\n"
+
+
+def _setup(programs: Programs) -> list[str]:
+    plan, spec = programs.plan, programs.plan.spec
+    names = ReverseRows(programs).names
+    lines = ["n = end.shape[0]", *(f"{name} = W[{i}]" for i, name in enumerate(names))]
+    lines += [f"rtol = parameters[{PARAMETERS.index('rtol')}]"]
+    lines += [f"atol = parameters[{PARAMETERS.index('atol')}]"]
+    lines += [f"naccept = info[{INFO.index('naccept')}]", f"t_last = info[{INFO.index('t_end')}]"]
+    lines += ["direction = 1.0 if t1 >= t0 else -1.0", "first_map = 0"]
+    for i, term in enumerate(spec.terms):
+        lines.append(f"weight{i} = weights[{i}]")
+        if term.reduce == "max":
+            lines.append(f"at{i} = info[{len(INFO) + i}]")
+    if spec.dense:
+        lines += ["left = t_eval.shape[0] - 1"]
+        # outputs that a failed solve never reached have no cotangent
+        lines += ["while left >= 0 and (t_eval[left] - t_last) * direction > 0.0:", "    left -= 1"]
+        lines += ["for i in range(n):", "    bar[i] = 0.0"]
+    else:
+        lines += ["for i in range(n):", "    bar[i] = ys_bar[0, i]"]
+    if plan.shared:
+        used = max(programs[name].maps_used for name in ("adjoint", "adjoint_dense")
+                   if name in programs.sources)  # fmt: skip
+        sample = f", {programs.kernels.sample}" if programs.kernels.sample else ""
+        lines += [
+            f"map_later = {used}",
+            f"map_first = {used + 1}",
+            "for i in range(n):",
+            "    kbar[i] = 0.0",
+            "    y_later[i] = end[i]",
+            "if rows > 0:",
+            f"    {programs.kernels.linearize}(t_last, y_later, A, work_linearize, "
+            f"{programs.kernels.residuals('map_later')}, k_later, dims_linearize, "
+            f"constants_linearize{sample})",
+        ]
+    return lines
+
+
+def _segments(programs: Programs) -> list[str]:
+    """Three levels of states: kept by the forward pass, and recomputed twice."""
+    replay = programs["replay"]
+    advance = [
+        replay.call(
+            {"t": "mesh[0, row]", "h": "mesh[1, row]", "y": "cur"},
+            dict.fromkeys(replay.outputs, "cur_new"),
+        ),
+        "cur, cur_new = cur_new, cur",
+    ]
+    return [
+        "second = np.empty((slots, n), states.dtype)",
+        "longest = (stride + slots - 1) // slots",
+        "third = np.empty((longest, n), states.dtype)",
+        "for i in range(kept - 1, -1, -1):",
+        "    low = i * stride",
+        "    high = min(rows, low + stride)",
+        "    pace = (high - low + slots - 1) // slots",
+        "    count = (high - low + pace - 1) // pace",
+        "    for c in range(n):",
+        "        cur[c] = states[i, c]",
+        "        second[0, c] = cur[c]",
+        "    for row in range(low, low + pace * (count - 1)):",
+        *indent(advance, 2),
+        "        if (row + 1 - low) % pace == 0:",
+        "            for c in range(n):",
+        "                second[(row + 1 - low) // pace, c] = cur[c]",
+        "    for j in range(count - 1, -1, -1):",
+        "        begin = low + j * pace",
+        "        stop = min(high, begin + pace)",
+        "        for c in range(n):",
+        "            cur[c] = second[j, c]",
+        "            third[0, c] = cur[c]",
+        "        for row in range(begin, stop - 1):",
+        *indent(advance, 3),
+        "            for c in range(n):",
+        "                third[row + 1 - begin, c] = cur[c]",
+        "        for row in range(stop - 1, begin - 1, -1):",
+        *indent(_row(programs), 3),
+    ]
+
+
+def _row(programs: Programs) -> list[str]:
+    plan, spec = programs.plan, programs.plan.spec
+    lines = ["t = mesh[0, row]", "h = mesh[1, row]", "y = third[row - begin]"]
+    scalars = {"t": "t", "h": "h", "rtol": "rtol", "atol": "atol", "penalty_bar": "penalty_bar",
+               "naccept": "naccept", "row": "float(row)"}  # fmt: skip
+    for i in range(len(spec.terms)):
+        scalars |= {name: name for name in (f"weight{i}", f"at{i}", f"r{i}_bar")}
+    if spec.terms:
+        seed = programs["seed"]
+        lines.append(seed.call(scalars, {name: name for name in seed.results}))
+    if spec.dense or plan.shared:
+        lines.append("t_next = mesh[0, row + 1] if row + 1 < rows else t_last")
+    if spec.dense:
+        lines += _outputs(programs)
+    calls = {name: _adjoint_call(programs, name, scalars) for name in ("adjoint", "adjoint_dense")
+             if name in programs.sources}  # fmt: skip
+    if spec.dense:
+        lines += ["if inner:", "    " + calls["adjoint_dense"], "else:", "    " + calls["adjoint"]]
+        lines += ["if inner:", "    for c in range(n):", "        bar_new[c] += direct[c]"]
+    else:
+        lines.append(calls["adjoint"])
+    lines.append("bar, bar_new = bar_new, bar")
+    if plan.shared:
+        lines += [
+            "k_later, k_first = k_first, k_later",
+            "kbar, kbar_new = kbar_new, kbar",
+            "map_later, map_first = map_first, map_later",
+            "for c in range(n):",
+            "    y_later[c] = y[c]",
+        ]
+    return lines
+
+
+def _adjoint_call(programs: Programs, name: str, scalars: dict[str, str]) -> str:
+    plan, source = programs.plan, programs[name]
+    program = plan.programs()[name]
+    last = f"k{plan.spec.tableau.stages}"
+    values = scalars | {
+        "y": "y", "y1_bar": "bar", "k_next_bar": "kbar", last: "k_later",
+        f"{last}_map": "map_later", f"{last}_map@t": "t_next", f"{last}_map@y": "y_later",
+    }  # fmt: skip
+    if plan.read_adjoint is not None:
+        values |= {name: f"sum_{name}" for name, _ in plan.read_adjoint.outputs if name != "y_bar"}
+    slots = dict(program.outputs)
+    outputs = {slots["y_bar"]: "bar_new"}
+    if plan.shared:
+        outputs |= {
+            slots["k1"]: "k_first", slots["k1_bar"]: "kbar_new", slots["k1_map"]: "map_first",
+        }  # fmt: skip
+    return source.call(values, outputs)
+
+
+def _outputs(programs: Programs) -> list[str]:
+    """Cotangents of the output times in a row."""
+    plan, source = programs.plan, programs["read_adjoint"]
+    assert plan.read_adjoint is not None
+    names = {slot: name for name, slot in plan.read_adjoint.outputs}
+    seed = "ys_bar[left]"
+    targets = {
+        slot: "one_direct" if name == "y_bar" else f"one_{name}" for slot, name in names.items()
+    }
+    sums = ["direct[c] += one_direct[c]"]
+    sums += [f"sum_{n}[c] += one_{n}[c]" for n in names.values() if n != "y_bar"]
+    zeros = ["direct[c] = 0.0", *(f"sum_{n}[c] = 0.0" for n in names.values() if n != "y_bar")]
+    return [
+        "inner = False",
+        "while left >= 0 and (t_eval[left] - t) * direction > 0.0:",
+        "    if t_eval[left] == t_next:",
+        "        for c in range(n):",
+        "            bar[c] += ys_bar[left, c]",
+        "    else:",
+        "        if not inner:",
+        "            inner = True",
+        "            for c in range(n):",
+        *indent(zeros, 4),
+        "        theta = (t_eval[left] - t) / h",
+        "        " + source.call({"theta": "theta", "y_theta_bar": seed}, targets),
+        "        for c in range(n):",
+        *indent(sums, 3),
+        "    left -= 1",
+    ]
+
+
+def _finish(programs: Programs) -> list[str]:
+    plan, kernels = programs.plan, programs.kernels
+    sample = f", {kernels.sample}" if kernels.sample else ""
+    lines: list[str] = []
+    if plan.shared:
+        lines += [
+            "if rows > 0:",
+            f"    {kernels.pullback}(t0, y_later, A, work_pullback, "
+            f"{kernels.residuals('map_later')}, kbar, bar_new, A_bar, dims_pullback, "
+            f"constants_pullback{sample})",
+            "    for c in range(n):",
+            "        bar[c] += bar_new[c]",
+        ]
+    if plan.spec.dense:
+        lines += [
+            "while left >= 0:",
+            "    for c in range(n):",
+            "        bar[c] += ys_bar[left, c]",
+            "    left -= 1",
+        ]
+    return [*lines, "for c in range(n):", "    y0_bar[c] = bar[c]"]
+
+
+def many_reverse_source(programs: Programs, decorator: str) -> str:
+    """Source of ``pull_many``: every sample solved again with its tape, then pulled back."""
+    kernels = programs.kernels
+    sample = kernels.sample
+    tail = f", {sample}" if sample else ""
+    environment = (
+        f"{kernels.field_environment}, {kernels.linearize_environment}, "
+        f"{kernels.pullback_environment}"
+    )
+    return f"""
+{decorator}
+def pull_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, slots, ys_bar,
+              penalty_bar, y0_bar, W, T, V, residuals, {environment}, A_bar):
+    for {sample or 'b'} in range(start, stop):
+        b = {sample or 'b'}
+        _, mesh, states, end, rows, kept, stride = solve_one(
+            t0, t1, y0[b], parameters, weights, t_eval[b], ys, info[b], W, T, True, slots,
+            {kernels.field_environment}{tail})
+        pull_one(t0, t1, parameters, weights, t_eval[b], info[b], mesh, states, end, rows, kept,
+                 stride, slots, ys_bar[b], penalty_bar[b], y0_bar[b], V, T, residuals,
+                 {environment}, A_bar{tail})
+"""
