@@ -131,7 +131,7 @@ class Digits(Recipe):
 
     name: ClassVar[str] = "digits"
     settings_type: ClassVar[type[Settings]] = DigitsSettings
-    metric: ClassVar[Metric] = Metric("accuracy", "test accuracy", percent=True)
+    metric: ClassVar[Metric] = Metric("accuracy", "accuracy", percent=True)
     regularizers: ClassVar[Mapping[str, Penalized]] = {
         "none": Penalized(None),
         "error": Penalized(ErrorEstimate(), "2.5:1.0"),

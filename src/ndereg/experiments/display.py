@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -71,9 +72,9 @@ class LiveProgress(Listener):
 
 def results_table(recipe: Recipe, results: Sequence[Result]) -> Table:
     """Return the comparison as a table."""
-    table = Table(title=f"{recipe.name}: what a prediction costs", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for index, heading in enumerate(columns(recipe.metric)):
-        table.add_column(heading, justify="left" if index == 0 else "right")
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for row in summarize(results, recipe.metric):
         table.add_row(*cells(row, recipe.metric))
     return table

@@ -27,7 +27,7 @@ img {{ max-width: 100%; }}
 <h1>{title}</h1>
 {table}
 <p>NFE: evaluations of the field when the test set is solved as one batch. Training time leaves out
-compilation, which stands in its own column. In brackets: the ratio to the row without a
+compilation, which stands in its own column. After each value: its ratio to the row without a
 regularizer.</p>
 <h2>Over training</h2>
 <img alt="evaluations, score and loss over training" src="data:image/png;base64,{training}">

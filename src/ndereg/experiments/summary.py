@@ -71,15 +71,15 @@ def columns(metric: Metric) -> list[str]:
     return [
         "regularizer",
         metric.title,
-        "NFE at prediction",
+        "NFE",
         "training",
         "prediction",
-        "compilation",
+        "compiling",
     ]
 
 
 def cells(row: Row, metric: Metric) -> list[str]:
-    """Return a row as text, ratios in brackets."""
+    """Return a row as text, each ratio to the baseline after its value."""
     score = metric.text(row.score.mean)
     if row.score.deviation is not None:
         score += f" ± {metric.text(row.score.deviation)}"
@@ -98,4 +98,4 @@ def _cell(quantity: Quantity, scale: float, unit: str, digits: int) -> str:
     if quantity.deviation is not None:
         text += f" ± {scale * quantity.deviation:.{digits}f}"
     text += unit
-    return text if quantity.ratio is None else f"{text} ({quantity.ratio:.2f}×)"
+    return text if quantity.ratio is None else f"{text} {quantity.ratio:.2f}×"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from ndereg import ops
-from ndereg.models.parameters import Parameters, glorot_uniform
+from ndereg.models.parameters import Parameters, fan_in_uniform
 
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "softplus", "silu", "gelu", "elu")
 
@@ -67,7 +66,9 @@ class MLP:
             raise ValueError(f"expected time 'none' or 'concatenated', received {self.time!r}")
 
     def init(self, seed: int, dtype: DTypeLike = "float32", scope: str = "field") -> Parameters:
-        """Draw initial parameters: Glorot-uniform weights, zero biases.
+        """Draw initial parameters, all of a layer uniform in ``±1 / sqrt(fan_in)``.
+
+        This is how ``torch.nn.Linear`` starts, with the appended time counted as an input.
 
         Parameters
         ----------
@@ -81,12 +82,15 @@ class MLP:
         with_time = self.time == "concatenated"
         params: Parameters = {}
         for index, (size, width) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
-            fans = (size + with_time, width)
-            weight = glorot_uniform(seed, f"{scope}.{index}.weight", fans, fans, dtype)
-            layer = {"weight": weight[:size].copy(), "bias": np.zeros(width, dtype)}
+            shapes = {"weight": (size, width), "bias": (width,)}
             if with_time:
-                layer["time"] = weight[size].copy()
-            params[str(index)] = layer
+                shapes["time"] = (width,)
+            params[str(index)] = {
+                name: fan_in_uniform(
+                    seed, f"{scope}.{index}.{name}", shape, size + with_time, dtype
+                )
+                for name, shape in shapes.items()
+            }
         return params
 
     def __call__(self, t: Any, y: Any, args: Parameters) -> Any:

@@ -82,9 +82,9 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(seed) << 64 | int.from_bytes(digest)))
 
 
-def glorot_uniform(
-    seed: int, name: str, shape: tuple[int, ...], fans: tuple[int, int], dtype: DTypeLike
+def fan_in_uniform(
+    seed: int, name: str, shape: tuple[int, ...], fan_in: int, dtype: DTypeLike
 ) -> np.ndarray:
-    """Draw from ``U(-b, b)``, ``b = sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio 2010)."""
-    bound = np.sqrt(6.0 / sum(fans))
+    """Draw from ``U(-b, b)``, ``b = 1 / sqrt(fan_in)``: the default of ``torch.nn.Linear``."""
+    bound = 1.0 / np.sqrt(fan_in)
     return stream(seed, name).uniform(-bound, bound, size=shape).astype(dtype)
