@@ -49,7 +49,6 @@ def _unary(name: str, summary: str) -> Callable[[Array], Array]:
     return function
 
 
-abs = _unary("abs", "Absolute value; its derivative at 0 is 0")
 acos = _unary("acos", "Inverse cosine")
 acosh = _unary("acosh", "Inverse hyperbolic cosine")
 asin = _unary("asin", "Inverse sine")
@@ -76,6 +75,15 @@ tanh = _unary("tanh", "Hyperbolic tangent")
 def square(x: Array, /) -> Array:
     """Square, elementwise."""
     return x * x
+
+
+def abs(x: Array, /) -> Array:
+    """Absolute value, elementwise; its derivative at 0 is 0."""
+    xp = _namespace(x)
+    if is_jax_array(x) and not xp.isdtype(x.dtype, "complex floating"):
+        # JAX's own has derivative 1 at 0.
+        return x * xp.sign(x)
+    return xp.abs(x)
 
 
 # Two and three operands
@@ -233,8 +241,8 @@ def erf(x: Array, /) -> Array:
     if hasattr(xp, "erf"):
         return xp.erf(x)
     flat = xp.reshape(x, (-1,))
-    values = xp.asarray([math.erf(float(v)) for v in flat], dtype=x.dtype)
-    return xp.reshape(values, x.shape)
+    entries = flat.tolist() if is_numpy_array(x) else map(float, flat)
+    return xp.reshape(xp.asarray(list(map(math.erf, entries)), dtype=x.dtype), x.shape)
 
 
 def sigmoid(x: Array, /) -> Array:

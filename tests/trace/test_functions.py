@@ -288,9 +288,7 @@ NAMESPACE = {
     "unstack": lambda xp, x: xp.stack(list(xp.unstack(x, axis=1)), axis=0),
     "roll": lambda xp, x: xp.roll(x, 1, axis=1) - 2 * x + xp.roll(x, -1, axis=1),
     "moveaxis": lambda xp, x: xp.moveaxis(x, 0, 1) + xp.squeeze(x[None], axis=0).T,
-    "creation": lambda xp, x: (
-        x + xp.zeros((3, 4)) + xp.ones(4) * xp.full((3, 1), 2.0)
-    ),
+    "creation": lambda xp, x: x + xp.zeros((3, 4)) + xp.ones(4) * xp.full((3, 1), 2.0),
     "eye": lambda xp, x: x * xp.eye(3, 4) + 0 * xp.empty_like(x),
     "like": lambda xp, x: xp.zeros_like(x) + xp.ones_like(x) + xp.full_like(x, 2.0),
     "arange": lambda xp, x: x * xp.arange(4, dtype=x.dtype) + xp.linspace(0.0, 1.0, 4),

@@ -250,7 +250,8 @@ class TracedArray(Value):
         return self._known(
             f"{kind}() of an array",
             "it asks for a number that is known only when the field runs",
-            "keeping it an array, and functions of the array namespace (xp.sin, not math.sin)",
+            "keeping it an array: functions of the array namespace (xp.sin, not math.sin), and "
+            "stack([...]) in place of assignments into a NumPy array",
         )
 
     def __float__(self) -> float:

@@ -86,6 +86,14 @@ class Builder:
             return self._constants[cast(int, node.attr("index"))].item()
         return None
 
+    def known(self, i: int) -> NDArray[Any] | None:
+        """Return the value of a constant node or a small broadcast of one, None for any other."""
+        node = self._nodes[i]
+        if node.op != "broadcast" or node.size > _FOLD_LIMIT:
+            return self.value(i)
+        source = self.value(node.inputs[0])
+        return None if source is None else np.broadcast_to(source, node.shape)
+
     # Leaves
 
     def input(self, name: str, shape: Sequence[int], dtype: str) -> int:
@@ -387,7 +395,7 @@ class Builder:
         # Not matmul: its last bits depend on the BLAS, and the key of a graph must not.
         if node.op in {"broadcast", "matmul"}:
             return None
-        values = [self.value(i) for i in node.inputs]
+        values = [self.known(i) for i in node.inputs]
         known = [value for value in values if value is not None]
         if len(known) != len(values):
             return None

@@ -95,11 +95,7 @@ def _constant_index(index: Value) -> Any:
 
 def known_value(x: Value) -> Any:
     """Return the value of a traced array that is constant, or None."""
-    builder = current_builder()
-    value = builder.value(x._index)
-    if value is None and (scalar := builder.uniform(x._index)) is not None:
-        return np.full(x.shape, scalar, x.dtype)
-    return value
+    return current_builder().known(x._index)
 
 
 def _bounds(entry: slice) -> slice:

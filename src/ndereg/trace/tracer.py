@@ -118,12 +118,14 @@ def _split(
 def _called(field: Callable[[Any, Any, Any], Any], t: Any, y: Any, args: Any) -> Any:
     try:
         return field(t, y, args)
-    except TraceError:
-        raise
     except Exception as error:
-        error.add_note(
-            "The field was being traced, with symbolic arrays in place of t, y and args."
-        )
+        refusal: BaseException | None = error
+        while refusal is not None and not isinstance(refusal, TraceError):
+            # NumPy wraps what goes wrong in a conversion in an error of its own.
+            refusal = refusal.__cause__
+        if refusal is not None:
+            raise refusal from None
+        error.add_note("The field was being traced: t, y and args were symbolic arrays.")
         raise
 
 
