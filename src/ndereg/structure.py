@@ -178,9 +178,12 @@ def check_leaves(
         The shape of a leaf differs.
     """
     if expected != received:
+        advice = "try the same nesting of dicts, tuples and lists, with the same keys"
+        if expected == LEAF and received.kind in ("list", "tuple"):
+            advice = "try stack([...]), which puts entries together to one array"
         raise TypeError(
             f"expected {what} to have the structure of {like}, {expected}, received {received}; "
-            "try returning the same nesting of dicts, tuples and lists, with the same keys"
+            f"{advice}"
         )
     names = received.paths()
     for name, shape, got in zip(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from array_api_compat import array_namespace
 
 from ndereg import ops
@@ -150,6 +151,10 @@ def foreign_object(t, y, args):
     return y + object()  # MARK
 
 
+def other_framework(t, y, args):
+    return y * torch.ones(3)  # MARK
+
+
 def complex_to_real(t, y, args):
     return (1j * y).astype(float)  # MARK
 
@@ -194,6 +199,7 @@ REFUSED = {
     where_without_choices: ("where(condition)", "where(condition, x, y)"),
     strings: ("builtins.str", "args"),
     foreign_object: ("builtins.object", "args"),
+    other_framework: ("torch.Tensor", "args"),
     complex_to_real: ("complex128 to float64", "real(x)"),
     complex_order: ("maximum of a complex array", "real"),
     half_precision: ("float16", "cast"),

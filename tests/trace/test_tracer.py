@@ -125,6 +125,7 @@ def test_numpy_array_as_result(tracing):
         (lambda t, y, a: y[None], ValueError, ["shape (3,)", "(1, 3)", "try reshaping"]),
         (lambda t, y, a: 0.0, ValueError, ["shape (3,)", "received shape ()"]),
         (lambda t, y, a: (y,), TypeError, ["structure", "expected", "received (*,)", "try"]),
+        (lambda t, y, a: [y[0], y[1], y[2]], TypeError, ["structure", "try stack([...])"]),
         (lambda t, y, a: None, TypeError, ["structure", "received None"]),
         (lambda t, y, a: {"y": y}, TypeError, ["structure", "{'y': *}"]),
         (lambda t, y, a: y * 1j, TypeError, ["dtype float64", "received complex128", "cast"]),
@@ -143,6 +144,28 @@ def test_wrong_leaf_is_named(tracing):
     y = {"a": np.ones(2), "b": [np.ones(3)]}
     with pytest.raises(ValueError, match=r"the result of the field at \['b'\]\[0\]"):
         tracing.trace_field(lambda t, y, a: {"a": y["a"], "b": [y["a"]]}, y)
+
+
+def test_dtypes_that_are_refused(tracing):
+    for kind in (np.float16, np.longdouble):
+        with pytest.raises(TypeError, match=r"expected 'args\[0\]' to have one of the dtypes"):
+            tracing.trace_field(lambda t, y, a: y, np.ones(2), (np.ones(2, kind),))
+
+
+def test_byte_order_of_constants(tracing):
+    graphs = [
+        tracing.trace_field(lambda t, y, a, w=w: y * w, np.ones(2))
+        for w in (np.array([1.0, 2.0], "<f8"), np.array([1.0, 2.0], ">f8"))
+    ]
+    assert graphs[0].key() == graphs[1].key()
+    np.testing.assert_array_equal(evaluate(graphs[1], [0.0, np.ones(2)])[0], [1.0, 2.0])
+
+
+def test_complex_number_as_result(tracing):
+    graph = tracing.trace_field(lambda t, y, a: 1j, np.array(1, np.complex64))
+    assert evaluate(graph, [0.0, np.ones(1)])[0] == 1j
+    with pytest.raises(TypeError, match="received complex128"):
+        tracing.trace_field(lambda t, y, a: 1j, np.array(1.0))
 
 
 def test_closures_over_arrays_are_constants(tracing):

@@ -98,6 +98,11 @@ class Builder:
 
     def input(self, name: str, shape: Sequence[int], dtype: str) -> int:
         """Add an input; a narrow integer dtype is widened to int64 at once."""
+        if dtype not in DTYPES and np.dtype(dtype).kind not in "iu":
+            raise TypeError(
+                f"expected {name!r} to have one of the dtypes {', '.join(DTYPES)} or an integer "
+                f"dtype, received {dtype}; try casting it"
+            )
         index = self._append(Node("input", (), (("name", name),), tuple(shape), dtype))
         self._inputs.append(index)
         if dtype in DTYPES:
@@ -109,6 +114,7 @@ class Builder:
         array = np.array(value, dtype=dtype, order="C")
         if array.dtype.name not in DTYPES:
             raise TypeError(f"expected a constant of dtype {DTYPES}, received {array.dtype.name}")
+        array = array.astype(array.dtype.name, copy=False)  # in native byte order
         if array.size > 1:
             words = array.reshape(-1, 1).view(np.uint8)
             if (words == words[0]).all():

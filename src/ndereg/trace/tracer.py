@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from ndereg.structure import Structure, check_leaves, flatten
 from ndereg.trace.builder import Builder
 from ndereg.trace.errors import TraceError
 from ndereg.trace.graph import Graph
 from ndereg.trace.primitives import real_dtype
-from ndereg.trace.value import Value, building, dtype_name, lift, wrap
+from ndereg.trace.value import building, lift, wrap
 
 __all__ = ["trace"]
 
@@ -77,7 +80,9 @@ def trace(
         args = args_structure.unflatten([wrap(i) for i in arguments])
         result = _called(field, wrap(time), state, args)
         received, structure = flatten(result)
-        received = [_as_array(x, kind) for x, kind in zip_padded(received, state_dtypes)]
+        # Leaves too many are refused below, whatever their dtype.
+        kinds = itertools.chain(state_dtypes, itertools.repeat(dtype))
+        received = [_as_array(x, kind) for x, kind in zip(received, kinds, strict=False)]
         check_leaves(
             "the result of the field",
             like="the state",
@@ -129,16 +134,8 @@ def _called(field: Callable[[Any, Any, Any], Any], t: Any, y: Any, args: Any) ->
         raise
 
 
-def zip_padded(received: Sequence[Any], dtypes: Sequence[str]) -> list[tuple[Any, str]]:
-    """Pair leaves with dtypes, with the last dtype for leaves too many (refused later)."""
-    return [(x, dtypes[min(i, len(dtypes) - 1)]) for i, x in enumerate(received)]
-
-
 def _as_array(x: Any, dtype: str) -> Any:
     """Return a leaf of the result as an array; Python numbers take the dtype that is expected."""
-    if isinstance(x, Value):
-        return wrap(lift(x))
-    if isinstance(x, (int, float)) and not hasattr(x, "dtype"):
-        return wrap(lift(x, dtype))
-    array = wrap(lift(x))
-    return wrap(lift(array, dtype_name(array.dtype)))
+    scalars = (int, float, complex) if real_dtype(dtype) != dtype else (int, float)
+    weak = isinstance(x, scalars) and not isinstance(x, np.generic)
+    return wrap(lift(x, dtype if weak else None))

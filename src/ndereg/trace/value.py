@@ -119,15 +119,11 @@ def lift(x: Any, dtype: str | None = None) -> int:
 
 
 def _constant(x: Any) -> np.ndarray[Any, Any]:
-    try:
+    if isinstance(x, (np.ndarray, np.generic, bool, int, float, complex, list, tuple)):
         array = np.asarray(x)
-    except TraceError:
-        raise
-    except Exception as error:
-        raise _foreign(x) from error
-    if array.dtype.kind not in "biufc":
-        raise _foreign(x)
-    return array
+        if array.dtype.kind in "biufc":
+            return array
+    raise _foreign(x)
 
 
 def _foreign(x: Any) -> TraceError:
