@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import scipy.special
 
+from ndereg.trace import TraceError
+
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(3, 4))
 Y = RNG.normal(size=(3, 4))
@@ -202,6 +204,21 @@ NUMPY = {
     "round": lambda x: np.round(x, 1) + np.around(x),
     "integers": lambda x: x * np.arange(4) + np.array([1, 2, 3, 4], dtype=np.int32),
     "queries": lambda x: x * np.shape(x)[0] + np.ndim(x) + np.size(x),
+    "matvec": lambda x: np.matvec(CUBE, x[0]) + np.matvec(x[None], V),
+    "dot scalar": lambda x: np.dot(x, 2.0) + np.inner(3.0, x),
+    "inner": lambda x: np.inner(x, CUBE),
+    "booleans": lambda x: ((x > 0) + (x > 1)) * (x < 2) | np.minimum(x > 0, x < 1),
+    "sum of booleans": lambda x: (
+        np.sum(x > 0, axis=1) + np.mean(x > 0) + np.sum(x > 0, dtype=float)
+    ),
+    "float power": lambda x: (
+        np.float_power(np.abs(x), 2) + np.angle(x) + np.angle(x + 1j, deg=True)
+    ),
+    "average": lambda x: np.average(x, axis=1, weights=V),
+    "zero norm": lambda x: np.linalg.norm(x * MASK, 0, axis=1) + np.linalg.norm(x, -np.inf, axis=1),
+    "interp constant": lambda x: np.interp(x, [0.5], [2.0]),
+    "pad nothing": lambda x: np.pad(x, ((0, 0), (1, 0)), constant_values=3.0),
+    "atleast": lambda x: np.atleast_1d(x[0, 0]) + np.atleast_2d(x[0])[0] + np.atleast_1d(x, x)[1],
     "linspace": lambda x: x + np.linspace(0, 1, 4) * np.eye(3, 4),
 }
 
@@ -289,6 +306,7 @@ NAMESPACE = {
     "roll": lambda xp, x: xp.roll(x, 1, axis=1) - 2 * x + xp.roll(x, -1, axis=1),
     "moveaxis": lambda xp, x: xp.moveaxis(x, 0, 1) + xp.squeeze(x[None], axis=0).T,
     "creation": lambda xp, x: x + xp.zeros((3, 4)) + xp.ones(4) * xp.full((3, 1), 2.0),
+    "nested": lambda xp, x: xp.asarray([[x[0, 0], 1.0], [2, x[1, 1]]]) + xp.asarray([x[0, 0], 3]),
     "eye": lambda xp, x: x * xp.eye(3, 4) + 0 * xp.empty_like(x),
     "like": lambda xp, x: xp.zeros_like(x) + xp.ones_like(x) + xp.full_like(x, 2.0),
     "arange": lambda xp, x: x * xp.arange(4, dtype=x.dtype) + xp.linspace(0.0, 1.0, 4),
@@ -318,6 +336,56 @@ def test_namespace(tracing, name):
         return function(array_api_compat.array_namespace(x), x)
 
     close(tracing.run(with_namespace, X)[0], function(compat, X), 1e-13)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: np.linalg.norm(x, 2), "the matrix norm ord=2"),
+        (lambda x: np.linalg.norm(x, "nuc", axis=(0, 1)), "the matrix norm"),
+        (lambda x: np.linalg.matrix_norm(x, ord=2), "matrix_norm with ord=2"),
+        (lambda x: np.reshape(x, (4, 3), order="F"), "reshape with order='F'"),
+        (lambda x: np.pad(x, 1, mode="median"), "pad with mode='median'"),
+        (lambda x: np.einsum(x, [0, 1], [0]), "einsum with lists"),
+        (lambda x: -(x > 0), "neg of a boolean"),
+        (lambda x: (x > 0) - (x < 1), "difference of booleans"),
+        (lambda x: np.max(x > 0), "maximum of bool"),
+        (lambda x: np.arange(3) ** -np.sum(x > 0), "integer to a power"),
+        (lambda x: (x > 0) @ (x > 0).T, "product of boolean"),
+        (lambda x: np.bitwise_and(np.sum(x > 0), 1), "bitwise_and of integers"),
+        (lambda x: np.nan_to_num(x * 1j), "nan_to_num of a complex"),
+        (lambda x: x[True], "an index True"),
+    ],
+)
+def test_refused_variants(tracing, function, words):
+    with pytest.raises(TraceError) as caught:
+        tracing.run(function, X)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: np.einsum("ij,jk", x),
+        lambda x: np.einsum("ijk->i", x),
+        lambda x: np.tensordot(x, x, axes=1),
+        lambda x: np.cross(x, x),
+        lambda x: x @ 2.0,
+        lambda x: np.transpose(x, (0, 0)),
+        lambda x: np.squeeze(x, axis=0),
+        lambda x: np.concatenate([x[0, 0], x]),
+        lambda x: np.split(x, 3, axis=1),
+        lambda x: np.sum(x, axis=(0, 0)),
+        lambda x: np.max(x[:0], axis=0),
+        lambda x: np.select([x > 0], [x, x]),
+        lambda x: np.interp(x, [1.0, 0.0], [0.0, 1.0]),
+        lambda x: np.interp(x, [0.0, 1.0], [0.0, 1.0, 2.0]),
+        lambda x: x[0].mT,
+    ],
+)
+def test_wrong_shapes(tracing, function):
+    with pytest.raises(ValueError):
+        tracing.run(function, X)
 
 
 def test_special_functions_of_scipy(tracing):

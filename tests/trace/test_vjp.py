@@ -294,6 +294,29 @@ def test_polynomial_field_stores_nothing(tracing):
     assert "embed" not in {node.op for node in pullback.nodes}
 
 
+def test_pieces_of_a_cotangent(tracing):
+    """Slices that do not overlap are concatenated with zeros between; others are added up."""
+
+    def apart(y):
+        return y[1:3] * y[5:7]
+
+    def overlapping(y):
+        return y[0:4] * y[2:6]
+
+    y = RNG.normal(size=8)
+    for function, size in ((apart, 2), (overlapping, 4)):
+        graph = tracing.graph_of(function, y)
+        k_bar = RNG.normal(size=size)
+        (bar,), _ = pull(graph, [y], k_bar)
+        expected = np.zeros(8)
+        starts = (1, 5) if function is apart else (0, 2)
+        for i, j in (starts, starts[::-1]):
+            expected[i : i + size] += k_bar * y[j : j + size]
+        np.testing.assert_allclose(bar, expected, rtol=1e-15)
+        _, pullback, _ = linearize(graph, [0])
+        assert ("concat" in {node.op for node in pullback.nodes}) == (function is apart)
+
+
 def test_relu_layer_stores_the_mask_only(tracing):
     graph = tracing.graph_of(lambda y, W: ops.relu(y @ W), REAL, RNG.normal(size=(4, 5)))
     forward, _, _ = linearize(graph, [0, 1])
