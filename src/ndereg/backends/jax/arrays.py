@@ -1,0 +1,68 @@
+"""JAX arrays at the edge."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ndereg.backends.jax import clock
+
+
+class JaxArrays:
+    """The array part of the backend protocol for JAX."""
+
+    def owns(self, value: object) -> bool:
+        """JAX arrays, tracers among them."""
+        return isinstance(value, jax.Array)
+
+    def array(self, value: object, what: str) -> Any:
+        """As a JAX array; NumPy arrays and Python numbers are taken over, others are refused."""
+        if isinstance(value, jax.Array):
+            return value
+        if isinstance(value, (np.ndarray, np.generic)):
+            if value.dtype.kind not in "fciub":
+                raise TypeError(
+                    f"expected {what} to hold numbers, received dtype {value.dtype}; try an array "
+                    "of floats"
+                )
+            return jnp.asarray(value)
+        if isinstance(value, numbers.Number):
+            return jnp.asarray(value)
+        received = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(
+            f"expected {what} to be a JAX or NumPy array, received {received}; try "
+            f"jax.numpy.asarray({what}), or the face of ndereg for the framework it belongs to"
+        )
+
+    def dtype(self, array: Any) -> str:
+        """Plain dtype name."""
+        return str(array.dtype)
+
+    def cast(self, array: Any, dtype: str) -> Any:
+        """Another dtype; the real part where a complex array becomes real."""
+        if jnp.iscomplexobj(array) and not dtype.startswith("complex"):
+            array = jnp.real(array)
+        return array if array.dtype == dtype else array.astype(dtype)
+
+    def concat(self, arrays: Sequence[Any]) -> Any:
+        """Along the last axis."""
+        return jnp.concatenate(arrays, axis=-1)
+
+    def concrete(self, value: object) -> Any:
+        """None for tracers; JAX arrays as NumPy arrays."""
+        if isinstance(value, jax.core.Tracer):
+            return None
+        return np.asarray(value) if isinstance(value, jax.Array) else value
+
+    def times(self, values: Any, like: Any) -> Any:
+        """float64, or float32 without JAX's x64 mode."""
+        return jnp.asarray(values, clock.control_dtype())
+
+    def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
+        """A field's closure is seen by tracing it; no parameters need a name."""
+        return {}

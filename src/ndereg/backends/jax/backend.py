@@ -1,0 +1,140 @@
+"""The JAX backend."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ndereg.backends.base import Problem, Result
+from ndereg.backends.jax import clock
+from ndereg.backends.jax.arrays import JaxArrays
+from ndereg.backends.jax.field import TracedField
+from ndereg.backends.jax.fingerprint import Fingerprint
+from ndereg.backends.jax.inputs import Inputs, gather_inputs
+from ndereg.backends.jax.machine import Runners
+from ndereg.backends.jax.solver import Options, Solver, is_traced
+from ndereg.plan.lower import Plan
+
+MOST_SOLVERS = 64
+"""Compiled fields kept for each specification; the one used longest ago goes first."""
+
+
+class JaxBackend(JaxArrays):
+    """Step programs traced into one ``lax.while_loop``, compiled by XLA."""
+
+    name = "jax"
+
+    def compile(self, plan: Plan) -> JaxSolver:
+        """Make the programs ready to run."""
+        return JaxSolver(plan)
+
+
+@dataclass
+class _Entry:
+    """A compiled field, and where its constants are found: an array it reaches, or one held."""
+
+    solver: Solver
+    references: list[Any]
+    constants: list[tuple[int | None, Any]]
+
+    def serves(self, fingerprint: Fingerprint) -> bool:
+        """Whether the arrays are still those that were traced."""
+        return all(
+            reference() is array
+            for reference, array in zip(self.references, fingerprint.arrays, strict=True)
+        )
+
+
+class JaxSolver:
+    """A plan on JAX arrays; every field that it meets is traced and compiled once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._runners = Runners(plan)
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+    def solve(self, problem: Problem) -> Result:
+        """Solve; differentiable where a transformation of JAX is looking."""
+        solver, inputs = self._prepared(problem)
+        solve = solver.forward
+        if is_traced(inputs):
+            solve = solver.differentiable(problem.max_steps)
+        return _result(solve(inputs))
+
+    def solve_vjp(
+        self, problem: Problem
+    ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
+        """Solve with a tape; the pullback runs the transposed programs."""
+        solver, inputs = self._prepared(problem)
+        found, pullback = solver.with_pullback(problem.max_steps, inputs)
+        return _result(found), pullback
+
+    def _prepared(self, problem: Problem) -> tuple[Solver, Inputs]:
+        fingerprint = Fingerprint(problem.field)
+        key = (fingerprint.key, _statics(problem)) if fingerprint.reusable else None
+        entry = self._entries.get(key) if key is not None else None
+        if entry is None or not entry.serves(fingerprint):
+            traced = TracedField(problem)
+            constants = traced.take_constants()
+            solver = Solver(self._runners, traced, _options(problem))
+            entry = _Entry(solver, fingerprint.references(), _sources(constants, fingerprint))
+            if key is not None and not any(isinstance(c, jax.core.Tracer) for c in constants):
+                self._entries[key] = entry
+                while len(self._entries) > MOST_SOLVERS:
+                    self._entries.popitem(last=False)
+        else:
+            self._entries.move_to_end(key)
+        constants = [
+            held if index is None else fingerprint.arrays[index] for index, held in entry.constants
+        ]
+        return entry.solver, gather_inputs(problem, constants)
+
+
+def _options(problem: Problem) -> Options:
+    return Options(
+        first_step_given=problem.first_step is not None,
+        recorded=problem.max_steps if problem.spec.record else 0,
+    )
+
+
+def _statics(problem: Problem) -> Hashable:
+    """What is compiled in, besides specification and field."""
+    return (
+        problem.layout,
+        problem.args_structure,
+        tuple((arg.shape, str(arg.dtype)) for arg in problem.args),
+        _options(problem),
+        clock.is_wide(),
+    )
+
+
+def _sources(constants: Sequence[Any], fingerprint: Fingerprint) -> list[tuple[int | None, Any]]:
+    positions = {id(array): i for i, array in enumerate(fingerprint.arrays)}
+    sources: list[tuple[int | None, Any]] = []
+    for constant in constants:
+        index = positions.get(id(constant))
+        sources.append((index, constant if index is None else None))
+    return sources
+
+
+def _result(found: dict[str, Any]) -> Result:
+    return Result(
+        ys=found["ys"],
+        penalty=found["penalty"],
+        nfev=found["nfev"],
+        nsteps=found["nsteps"],
+        naccept=found["naccept"],
+        status=found["status"],
+        steps=_trimmed(found["steps"], found["nsteps"]) if "steps" in found else None,
+    )
+
+
+def _trimmed(steps: Sequence[Any], nsteps: Any) -> tuple[Any, ...]:
+    """The attempts that were made, where their number is known."""
+    if isinstance(nsteps, jax.core.Tracer):
+        return tuple(steps)
+    return tuple(column[: int(np.max(nsteps))] for column in steps)

@@ -1,0 +1,133 @@
+"""When two fields are the same, so that one trace serves both.
+
+A Python function is what its code, its closure, its defaults and the globals it reads make it.
+Arrays among those are compared by identity, so a rebound array is traced anew, and a function
+defined again (a lambda in a loop) is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import weakref
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+MOST_PARTS = 5000
+"""Parts of a field that are looked at; what is larger is traced on every call."""
+
+_LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "builtins", "math", "functools")
+_OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, np.dtype)
+
+
+class Fingerprint:
+    """What a field is made of.
+
+    Attributes
+    ----------
+    key : hashable
+        Equal for fields that are the same, as long as :attr:`arrays` are alive.
+    arrays : list
+        Arrays that the field reaches.
+    reusable : bool
+        Whether a trace can serve again: no tracer is reached, and everything could be looked at.
+    """
+
+    def __init__(self, field: Any) -> None:
+        self.arrays: list[Any] = []
+        self.reusable = True
+        self._seen: dict[int, int] = {}
+        self._alive: list[Any] = []  # identities must not be used again while looking
+        self.key: Hashable = tuple(self._parts(field))
+
+    def references(self) -> list[Any]:
+        """Weak references to the arrays."""
+        return [weakref.ref(array) for array in self.arrays]
+
+    def _parts(self, value: Any) -> Iterator[Hashable]:
+        if isinstance(value, jax.core.Tracer):
+            self.reusable = False
+            return
+        if isinstance(value, float):
+            yield ("float", value.hex())
+            return
+        if value is None or isinstance(value, (bool, int, complex, str, bytes, np.generic)):
+            yield (type(value), value)
+            return
+        if isinstance(value, _OPAQUE):
+            yield ("object", value)
+            return
+        if id(value) in self._seen:
+            yield ("seen", self._seen[id(value)])
+            return
+        if len(self._seen) > MOST_PARTS:
+            self.reusable = False
+            return
+        self._seen[id(value)] = len(self._seen)
+        self._alive.append(value)
+        if isinstance(value, (jax.Array, np.ndarray)):
+            self.arrays.append(value)
+            yield ("array", id(value))
+        else:
+            yield from self._composite(value)
+
+    def _composite(self, value: Any) -> Iterator[Hashable]:
+        if isinstance(value, (list, tuple, set, frozenset, dict)):
+            yield (type(value), len(value))
+            members = value.items() if isinstance(value, dict) else value
+            for member in members:
+                if isinstance(value, dict):
+                    yield from self._parts(member[0])
+                    member = member[1]
+                yield from self._parts(member)
+        elif isinstance(value, types.MethodType):
+            yield "method"
+            yield from self._parts(value.__func__)
+            yield from self._parts(value.__self__)
+        elif isinstance(value, functools.partial):
+            yield "partial"
+            yield from self._parts((value.func, value.args, value.keywords))
+        elif isinstance(value, types.FunctionType):
+            yield from self._function(value)
+        elif hasattr(value, "__wrapped__"):
+            yield ("wrapped", type(value))
+            yield from self._parts(value.__wrapped__)
+        elif hasattr(value, "__dict__"):
+            yield ("instance", type(value))
+            yield from self._parts(vars(value))
+        else:
+            try:
+                hash(value)
+            except TypeError:
+                self.reusable = False
+                return
+            yield ("object", value)
+
+    def _function(self, value: types.FunctionType) -> Iterator[Hashable]:
+        yield ("function", value.__code__)
+        if value.__module__ and value.__module__.split(".")[0] in _LIBRARIES:
+            yield ("object", value)
+            return
+        yield from self._parts(value.__defaults__)
+        yield from self._parts(value.__kwdefaults__)
+        for cell in value.__closure__ or ():
+            try:
+                yield from self._parts(cell.cell_contents)
+            except ValueError:  # not assigned yet
+                yield "empty"
+        for name in _globals_read(value.__code__):
+            if name in value.__globals__:
+                yield name
+                yield from self._parts(value.__globals__[name])
+
+
+@functools.lru_cache(maxsize=1024)
+def _globals_read(code: types.CodeType) -> tuple[str, ...]:
+    names = dict.fromkeys(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= dict.fromkeys(_globals_read(constant))
+    return tuple(names)

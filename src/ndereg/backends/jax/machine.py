@@ -1,0 +1,146 @@
+"""Instructions on JAX arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ndereg.backends.interpreter import Runner, Terms
+from ndereg.backends.jax import clock
+from ndereg.backends.jax.field import LaneField
+from ndereg.plan.lower import Plan
+
+SUM_LANES = 64
+"""Partial sums of a mean: a chain of dependent additions would leave the vector units idle, and
+lose accuracy in float32."""
+
+
+def _safe_divide(a: Any, b: Any) -> Any:
+    zero = b == 0
+    return jnp.where(zero, 0.0, a / jnp.where(zero, 1.0, b))
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": jnp.add,
+    "sub": jnp.subtract,
+    "mul": jnp.multiply,
+    "div": jnp.divide,
+    "safe_div": _safe_divide,
+    "neg": jnp.negative,
+    "abs": jnp.abs,
+    "unit": jnp.sign,
+    "square": jnp.square,
+    "max": jnp.maximum,
+    "min": jnp.minimum,
+    "sqrt": jnp.sqrt,
+    "pow": jnp.power,
+    "where": jnp.where,
+    "isfinite": jnp.isfinite,
+    "lt": jnp.less,
+    "le": jnp.less_equal,
+    "eq": jnp.equal,
+    "and": jnp.logical_and,
+    "or": jnp.logical_or,
+    "not": jnp.logical_not,
+}
+
+
+class JaxMachine:
+    """A machine over a field; scalars are ``(samples, 1)``, times tuples of them."""
+
+    def __init__(self, field: LaneField) -> None:
+        self.field = field
+        self.samples = field.samples
+        self.entries = field.layout.entries
+        self.dtype = np.dtype(field.layout.dtype)
+        self.real = np.dtype(field.layout.real_dtype)
+        self.control = clock.control_dtype()
+        self.constants_bar, self.args_bar = field.zero_cotangents()
+
+    def combine(self, base: Any, groups: list[tuple[Any, Terms]]) -> Any:
+        """One expression, which XLA fuses."""
+        total = base
+        for scale, terms in groups:
+            part = None
+            for coefficient, array in terms:
+                term = array if coefficient == 1 else array * coefficient
+                part = term if part is None else part + term
+            if scale is not None:
+                part = self.spread_scalar(scale) * part
+            total = part if total is None else total + part
+        return total
+
+    def apply(self, op: str, *operands: Any) -> Any:
+        """By the table above."""
+        return OPERATIONS[op](*operands)
+
+    def spread_scalar(self, scalar: Any) -> Any:
+        """In the real dtype of the state."""
+        return jnp.asarray(scalar, self.real)
+
+    def mean(self, values: Any) -> Any:
+        """In the control dtype, over partial sums."""
+        values = values.astype(self.control)
+        if self.entries >= SUM_LANES**2 and self.entries % SUM_LANES == 0:
+            values = values.reshape((self.samples, -1, SUM_LANES)).sum(axis=1)
+        return values.sum(axis=-1, keepdims=True) * (1.0 / self.entries)
+
+    def share(self, scalar: Any) -> Any:
+        """Over the number of entries."""
+        return self.spread_scalar(scalar * (1.0 / self.entries))
+
+    def evaluate(self, t: Any, y: Any) -> Any:
+        """The field."""
+        return self.field.evaluate(t, y)
+
+    def linearize(self, t: Any, y: Any) -> tuple[Any, Any]:
+        """The field and its residuals."""
+        return self.field.linearize(t, y)
+
+    def pullback(self, linearization: Any, cotangent: Any) -> Any:
+        """Cotangents of constants and args are added up here."""
+        y_bar, constants_bar, args_bar = self.field.pullback(linearization, cotangent)
+        self.constants_bar = [a + b for a, b in zip(self.constants_bar, constants_bar, strict=True)]
+        self.args_bar = [a + b for a, b in zip(self.args_bar, args_bar, strict=True)]
+        return y_bar
+
+    def at(self, t: Any, c: float, scale: Any) -> Any:
+        """Time of a stage."""
+        return t if c == 0 else clock.add(t, c * scale)
+
+    def scalar(self, value: Any) -> Any:
+        """A control scalar, the same for all samples."""
+        return jnp.broadcast_to(jnp.asarray(value, self.control), (self.samples, 1))
+
+    def flag(self, value: bool) -> Any:
+        """A flag, the same for all samples."""
+        return jnp.full((self.samples, 1), value)
+
+    def full(self, value: Any) -> Any:
+        """A scalar that a program computed from constants alone, one a sample."""
+        return jnp.broadcast_to(value, (self.samples, 1))
+
+    def zeros(self) -> Any:
+        """A zero state."""
+        return jnp.zeros((self.samples, self.entries), self.dtype)
+
+
+class Runners:
+    """The programs of a plan, ready to run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._runners = {name: Runner(program) for name, program in plan.programs().items()}
+
+    def __getattr__(self, name: str) -> Runner:
+        try:
+            return self._runners[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def evaluations(self, name: str) -> int:
+        """Evaluations of the field in one run of a program."""
+        return self._runners[name].program.evaluations()

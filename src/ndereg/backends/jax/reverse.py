@@ -1,0 +1,195 @@
+"""The discrete adjoint: transposed steps, from the last row to the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from ndereg.backends.jax import clock
+from ndereg.backends.jax.field import LaneField
+from ndereg.backends.jax.inputs import Rows
+from ndereg.backends.jax.machine import JaxMachine, Runners
+from ndereg.backends.jax.outputs import column_at
+from ndereg.backends.jax.replay import Replay
+
+Carry = dict[str, Any]
+
+
+class Reverse:
+    """The reverse pass of one solve."""
+
+    def __init__(
+        self, runners: Runners, field: LaneField, rows: Rows, tape: Carry, bars: tuple[Any, Any]
+    ) -> None:
+        self._runners, self._plan, self._rows = runners, runners.plan, rows
+        self._machine = JaxMachine(field)
+        self._tape = tape
+        self._ys_bar, penalty_bar = bars
+        self._replay = Replay(runners, self._machine, tape)
+        numbers = rows.named_numbers()
+        self._constants = {"rtol": numbers["rtol"], "atol": numbers["atol"]}
+        self._seeds = {
+            **numbers,
+            **tape["reductions"],
+            "naccept": tape["naccept"],
+            "penalty_bar": penalty_bar.astype(self._machine.control)[:, None],
+        }
+        # the interpolant's own cotangents cost nothing more where it needs no stages of its own
+        self._dense_always = self._plan.adjoint_dense is not None and (
+            runners.evaluations("adjoint_dense") == runners.evaluations("adjoint")
+        )
+
+    def run(self) -> tuple[Any, list[Any], list[Any]]:
+        """Cotangents of ``y0``, of the wanted constants, and of the wanted args."""
+        machine = self._machine
+        start = {
+            "row": self._tape["rows"],
+            "stack": self._replay.start(),
+            "y_bar": machine.zeros() if self._plan.spec.dense else self._ys_bar,
+            "constants_bar": machine.constants_bar,
+            "args_bar": machine.args_bar,
+        }
+        if self._plan.shared:
+            value, residuals = machine.linearize(self._tape["t_end"], self._tape["y_end"])
+            start["shared"] = {"k": value, "map": residuals, "bar": machine.zeros()}
+        if self._plan.spec.dense:
+            start["unread"] = self._tape["position"] - 1
+        end = lax.while_loop(lambda c: c["row"] > 0, self._transposed_row, start)
+        machine.constants_bar, machine.args_bar = end["constants_bar"], end["args_bar"]
+        y_bar = end["y_bar"]
+        if self._plan.shared:
+            y_bar = y_bar + machine.pullback(end["shared"]["map"], end["shared"]["bar"])
+        if self._plan.spec.dense:
+            times = jnp.arange(self._ys_bar.shape[1])
+            at_start = times < self._tape["started"]
+            y_bar = y_bar + jnp.sum(jnp.where(at_start[:, :, None], self._ys_bar, 0), axis=1)
+        return y_bar, machine.constants_bar, machine.args_bar
+
+    def _transposed_row(self, carry: Carry) -> Carry:
+        machine, row = self._machine, carry["row"] - 1
+        stack, t, y = self._replay.state(carry["stack"], row)
+        values = {**self._constants, "t": t, "h": self._replay.step_size(row), "y": y}
+        if self._plan.shared:
+            last, shared = f"k{self._plan.spec.tableau.stages}", carry["shared"]
+            values |= {last: shared["k"], f"{last}_map": shared["map"]}
+            values["k_next_bar"] = shared["bar"]
+        if self._plan.spec.terms:
+            seeds = {**self._seeds, "row": row.astype(machine.control)}
+            values |= self._runners.seed(machine, seeds)
+        bars = {
+            "y1_bar": carry["y_bar"],
+            "constants_bar": carry["constants_bar"],
+            "args_bar": carry["args_bar"],
+        }
+        new = {**carry, "row": row, "stack": stack}
+        if self._plan.spec.dense:
+            new["unread"], out = self._with_outputs(carry["unread"], values, bars, row)
+        else:
+            out = self._pull_back("adjoint", values, bars)
+        if self._plan.shared:
+            new["shared"] = {"k": out["k1"], "map": out["k1_map"], "bar": out["k1_bar"]}
+        return {**new, **{name: out[name] for name in ("y_bar", "constants_bar", "args_bar")}}
+
+    def _pull_back(self, name: str, values: Carry, bars: Carry) -> Carry:
+        machine = self._machine
+        machine.constants_bar, machine.args_bar = bars["constants_bar"], bars["args_bar"]
+        out = getattr(self._runners, name)(machine, {**values, **bars})
+        out = {"k1_bar": machine.zeros(), **out}
+        return {**out, "constants_bar": machine.constants_bar, "args_bar": machine.args_bar}
+
+    def _with_outputs(self, unread: Any, values: Carry, bars: Carry, row: Any) -> tuple[Any, Carry]:
+        """The transposed row where output times may lie in it."""
+        unread, y1_bar, _ = self._take(unread, row, bars["y1_bar"], None)
+        bars = {**bars, "y1_bar": y1_bar}
+
+        def dense(unread: Any, bars: Carry) -> tuple[Any, Carry]:
+            program = self._plan.read_adjoint
+            assert program is not None
+            zeros = self._machine.zeros()
+            start = {name: zeros for name, _ in program.outputs}
+            unread, _, found = self._take(unread, row, None, start)
+            direct = found.pop("y_bar")
+            out = self._pull_back("adjoint_dense", {**values, **found}, bars)
+            return unread, {**out, "y_bar": out["y_bar"] + direct}
+
+        def plain(unread: Any, bars: Carry) -> tuple[Any, Carry]:
+            return unread, self._pull_back("adjoint", values, bars)
+
+        if self._dense_always:
+            return dense(unread, bars)
+        inside = jnp.any(self._unread_in(row, unread, at_end=False))
+        return lax.cond(inside, dense, plain, unread, bars)
+
+    def _unread_in(self, row: Any, unread: Any, at_end: bool) -> Any:
+        """Samples whose last unread output is in a row, at its end or inside."""
+        index = jnp.maximum(unread, 0)
+        at = {
+            name: jnp.take_along_axis(self._tape["at"][name], index, axis=-1)
+            for name in ("row", "end")
+        }
+        return (unread >= 0) & (at["row"] == row) & (at["end"] == at_end)
+
+    def _take(
+        self, unread: Any, row: Any, y1_bar: Any, coefficients_bar: Carry | None
+    ) -> tuple[Any, Any, Any]:
+        """Add the cotangents of a row's outputs to those of what they were read from.
+
+        Those at the end of the row come first, without ``coefficients_bar``; then those inside.
+        """
+        machine, at_end = self._machine, coefficients_bar is None
+
+        def body(carry: Carry) -> Carry:
+            wanted = self._unread_in(row, carry["unread"], at_end)
+            column = jnp.max(jnp.where(wanted, carry["unread"], 0))
+            here = wanted & (carry["unread"] == column)
+            bar = jnp.where(here, column_at(self._ys_bar, column), 0)
+            new = {**carry, "unread": carry["unread"] - here}
+            if at_end:
+                return {**new, "y1_bar": carry["y1_bar"] + bar}
+            theta = column_at(self._tape["at"]["theta"], column)
+            out = self._runners.read_adjoint(machine, {"theta": theta, "y_theta_bar": bar})
+            total = carry["coefficients_bar"]
+            return {**new, "coefficients_bar": {name: total[name] + out[name] for name in total}}
+
+        start = {"unread": unread, "y1_bar": y1_bar, "coefficients_bar": coefficients_bar}
+        end = lax.while_loop(
+            lambda c: jnp.any(self._unread_in(row, c["unread"], at_end)), body, start
+        )
+        return end["unread"], end["y1_bar"], end["coefficients_bar"]
+
+
+def time_cotangents(
+    field: LaneField, rows: Rows, tape: Carry, y0_bar: Any, ys_bar: Any, wanted: tuple[str, ...]
+) -> dict[str, Any]:
+    """Cotangents of ``t0``, ``t1`` and ``t_eval``: those of the exact solution.
+
+    The solution moves with its own derivative along the end of the span and along output times,
+    and against it along the start.
+    """
+    found: dict[str, Any] = {}
+    if "t0" in wanted:
+        found["t0"] = -_product(y0_bar, field.evaluate(rows.t0, rows.y0))
+    if rows.t_eval is None:
+        if "t1" in wanted:
+            found["t1"] = _product(ys_bar, field.evaluate(tape["t_end"], tape["y_end"]))
+        return found
+    if "t1" in wanted:
+        found["t1"] = jnp.zeros((rows.total, 1), clock.control_dtype())
+    if "t_eval" in wanted:
+        times, ys = rows.t_eval, tape["ys"]
+
+        def at(index: Any) -> Any:
+            t = tuple(column_at(part, index) for part in times)
+            y, bar = column_at(ys, index), column_at(ys_bar, index)
+            return _product(jnp.where(jnp.isnan(y), 0, bar), field.evaluate(t, y))[:, 0]
+
+        found["t_eval"] = lax.map(at, jnp.arange(ys.shape[1])).T
+    return found
+
+
+def _product(a: Any, b: Any) -> Any:
+    """Real inner product of every sample, as a scalar."""
+    dtype = clock.control_dtype()
+    return jnp.sum(jnp.real(jnp.conj(a) * b), axis=-1, keepdims=True).astype(dtype)

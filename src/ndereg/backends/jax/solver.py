@@ -1,0 +1,242 @@
+"""One field under one specification, compiled: the solve, its taped form, and the reverse pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from ndereg.backends.jax.backsolve import Augmented, refuse_own_times
+from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted, conjugate
+from ndereg.backends.jax.inputs import Inputs, Rows, batchable
+from ndereg.backends.jax.loop import Capacity, Loop
+from ndereg.backends.jax.machine import Runners
+from ndereg.backends.jax.reverse import Reverse, time_cotangents
+from ndereg.spec.adjoint import Discrete, NoAdjoint
+
+LARGEST_MESH = 2**25
+"""Most step sizes, rows times samples, that a differentiated solve has room for; XLA has to know
+the size of every buffer. With more than 335 samples it can be reached before ``max_steps``, whose
+status the solve then ends with."""
+SLOT_BYTES = 2**24
+"""Room for kept states, unless eight states are larger: XLA fills it before the solve."""
+FEWEST_SLOTS = 8
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compiled in, besides the specification: a given first step, attempts to record."""
+
+    first_step_given: bool = False
+    recorded: int = 0
+
+
+class Solver:
+    """A traced field with the kernels that solve it.
+
+    Every kernel is one jitted program whose run-time inputs are :class:`Inputs`; under ``vmap`` it
+    runs the lanes as samples of one loop.
+    """
+
+    def __init__(self, runners: Runners, traced: TracedField, options: Options) -> None:
+        self.runners, self.traced, self.options = runners, traced, options
+        self.spec, self.layout = runners.plan.spec, traced.layout
+        self.forward = jax.jit(batchable(self._forward))
+        self.taped = lru_cache(maxsize=None)(self._taped_for)
+        self.reverse = lru_cache(maxsize=None)(self._reverse_for)
+        self.backsolve = lru_cache(maxsize=None)(self._backsolve_for)
+        self.differentiable = lru_cache(maxsize=None)(self._differentiable_for)
+
+    def _setting(self, lanes: Lanes, inputs: Inputs, wanted: Wanted) -> tuple[LaneField, Rows]:
+        field = LaneField(self.traced, lanes, inputs.constants, inputs.args, wanted)
+        return field, Rows(inputs, lanes, self.layout.samples)
+
+    def _forward(self, lanes: Lanes, inputs: Inputs) -> Tree:
+        field, rows = self._setting(lanes, inputs, Wanted())
+        capacity = Capacity(attempts=self.options.recorded)
+        loop = Loop(self.runners, field, rows, self.options.first_step_given, capacity)
+        return loop.result(loop.run())
+
+    def _taped_for(self, max_steps: int) -> Callable[[Inputs], tuple[Tree, Tree]]:
+        return jax.jit(batchable(partial(self._taped, max_steps)))
+
+    def _taped(self, max_steps: int, lanes: Lanes, inputs: Inputs) -> tuple[Tree, Tree]:
+        adjoint = self.spec.adjoint
+        assert isinstance(adjoint, Discrete)
+        field, rows = self._setting(lanes, inputs, Wanted())
+        state = self.layout.entries * rows.total * jnp.dtype(self.layout.dtype).itemsize
+        capacity = Capacity(
+            attempts=self.options.recorded,
+            rows=min(max_steps, max(LARGEST_MESH // rows.total, 1)),
+            states=min(adjoint.checkpoints, max(FEWEST_SLOTS, SLOT_BYTES // state)),
+        )
+        loop = Loop(self.runners, field, rows, self.options.first_step_given, capacity)
+        carry = loop.run()
+        result = loop.result(carry)
+        tape, split = carry["tape"], rows.split
+        kept = {
+            **{name: jax.tree.map(rows.split_rows, tape[name]) for name in ("h", "y", "t")},
+            "slot_row": rows.share(tape["row"]),
+            "rows": rows.share(carry["row"]),
+            "t_end": jax.tree.map(split, carry["t"]),
+            "y_end": split(carry["y"]),
+            "naccept": split(carry["naccept"]),
+            "reductions": jax.tree.map(split, carry["reductions"]),
+        }
+        if loop.outputs is not None:
+            outputs = carry["outputs"]
+            kept |= {name: split(outputs[name]) for name in ("position", "started", "ys")}
+            kept["at"] = jax.tree.map(split, outputs["at"])
+        return result, kept
+
+    def _reverse_for(self, wanted: Wanted) -> Callable[..., Any]:
+        return jax.jit(batchable(partial(self._reverse, wanted)))
+
+    def _reverse(
+        self,
+        wanted: Wanted,
+        lanes: Lanes,
+        inputs: Inputs,
+        kept: Tree,
+        ys_bar: Any,
+        penalty_bar: Any,
+    ) -> Tree:
+        field, rows = self._setting(lanes, inputs, wanted)
+        merged = {
+            name: jax.tree.map(rows.merge, kept[name])
+            for name in (
+                "t_end",
+                "y_end",
+                "naccept",
+                "reductions",
+                "position",
+                "started",
+                "ys",
+                "at",
+            )
+            if name in kept
+        }
+        merged |= {name: jax.tree.map(rows.merge_rows, kept[name]) for name in ("h", "y", "t")}
+        merged |= {"row": rows.unshare(kept["slot_row"]), "rows": rows.unshare(kept["rows"])}
+        ys_bar = rows.merge(ys_bar)
+        bars = (ys_bar, rows.merge(penalty_bar))
+        y_bar, constants_bar, args_bar = Reverse(self.runners, field, rows, merged, bars).run()
+        times = time_cotangents(field, rows, merged, y_bar, ys_bar, wanted.times)
+        return {
+            "y0": rows.split(y_bar),
+            "constants": constants_bar,
+            "args": args_bar,
+            **{name: rows.lane_time(value, inputs, name) for name, value in times.items()},
+        }
+
+    def _backsolve_for(self, wanted: Wanted) -> Callable[..., Tree]:
+        augmented = Augmented(self.traced, wanted)
+        solver = Solver(augmented.runners(self.spec), augmented.traced, Options())
+        return jax.jit(partial(augmented.integrate, solver.forward))
+
+    def _differentiable_for(self, max_steps: int) -> Callable[[Inputs], Tree]:
+        solve = jax.custom_vjp(self.forward)
+        solve.defvjp(
+            partial(self._forward_rule, max_steps), self._reverse_rule, symbolic_zeros=True
+        )
+        return solve
+
+    def _forward_rule(self, max_steps: int, inputs: Any) -> tuple[Tree, Any]:
+        values = jax.tree.map(lambda leaf: leaf.value, inputs)
+        marks = jax.tree.map(lambda leaf: leaf.perturbed, inputs)
+        if isinstance(self.spec.adjoint, NoAdjoint):
+            raise ValueError(
+                "expected a solve that is a constant of the gradient with adjoint='none', "
+                "received one that is differentiated; try adjoint='discrete' or 'backsolve'"
+            )
+        result, kept = self._kept(max_steps, values)
+        return result, (self.wanted(marks), values, kept)
+
+    def _kept(self, max_steps: int, inputs: Inputs) -> tuple[Tree, Any]:
+        """The result, and what the adjoint needs of the forward solve."""
+        if isinstance(self.spec.adjoint, Discrete):
+            return self.taped(max_steps)(inputs)
+        refuse_own_times(inputs)
+        result = self.forward(inputs)
+        return result, result["ys"]
+
+    def _cotangents(
+        self, wanted: Wanted, inputs: Inputs, kept: Any, ys_bar: Any, penalty_bar: Any
+    ) -> Tree:
+        """In the real inner product, in the structure of ``_reverse``."""
+        if isinstance(self.spec.adjoint, Discrete):
+            return self.reverse(wanted)(inputs, kept, ys_bar, penalty_bar)
+        return self.backsolve(wanted)(inputs, kept, ys_bar)
+
+    def with_pullback(
+        self, max_steps: int, inputs: Inputs
+    ) -> tuple[Tree, Callable[[Any, Any], tuple[Any, list[Any]]]]:
+        """The solve and its pullback to ``y0`` and args, in the real inner product."""
+        wanted = self.traced.differentiable(
+            [False] * len(inputs.constants), [True] * len(inputs.args)
+        )
+        result, kept = self._kept(max_steps, inputs)
+
+        def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, list[Any]]:
+            found = self._cotangents(wanted, inputs, kept, ys_bar, penalty_bar)
+            args_bar = [jnp.zeros_like(arg) for arg in inputs.args]
+            for position, cotangent in zip(wanted.args, found["args"], strict=True):
+                args_bar[position] = cotangent
+            return found["y0"], args_bar
+
+        return result, pullback
+
+    def wanted(self, marks: Inputs) -> Wanted:
+        """The cotangents to compute, from the marks of what is differentiated."""
+        found = self.traced.differentiable(marks.constants, marks.args)
+        times = [
+            name
+            for name in ("t0", "t1", "t_eval")
+            if getattr(marks, name) is not None and any(getattr(marks, name))
+        ]
+        return Wanted(found.constants, found.args, tuple(times))
+
+    def _reverse_rule(self, saved: Any, bars: Tree) -> tuple[Inputs]:
+        wanted, inputs, kept = saved
+        ys_bar, penalty_bar = _instantiated(bars["ys"]), _instantiated(bars["penalty"])
+        found = self._cotangents(wanted, inputs, kept, conjugate(ys_bar), penalty_bar)
+
+        def placed(values: Any, positions: Any, cotangents: Any) -> tuple[Any, ...]:
+            bars: list[Any] = [None] * len(values)
+            for position, cotangent in zip(positions, cotangents, strict=True):
+                bars[position] = conjugate(cotangent)
+            return tuple(bars)
+
+        def time(name: str) -> Any:
+            value = getattr(inputs, name)
+            if name not in found:
+                return None
+            return (found[name], *(None for _ in value[1:]))
+
+        return (
+            Inputs(
+                constants=placed(inputs.constants, wanted.constants, found["constants"]),
+                args=placed(inputs.args, wanted.args, found["args"]),
+                y0=conjugate(found["y0"]),
+                t0=time("t0"),
+                t1=time("t1"),
+                t_eval=time("t_eval"),
+                numbers=None,
+            ),
+        )
+
+
+def _instantiated(bar: Any) -> Any:
+    return jnp.zeros(bar.shape, bar.dtype) if isinstance(bar, SymbolicZero) else bar
+
+
+def is_traced(inputs: Inputs) -> bool:
+    """Whether a transformation of JAX is looking at the inputs."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs))
