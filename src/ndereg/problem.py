@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ndereg.backends.base import Array, Backend, Layout, Problem
+from ndereg.backends.bound import BoundField
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
@@ -23,7 +24,7 @@ from ndereg.spec.controller import ConstantStep, Controller, PIDController
 from ndereg.spec.regularizer import Regularizer, Term
 from ndereg.spec.spec import Batch, Spec
 from ndereg.spec.tableau import Tableau
-from ndereg.structure import Structure, check_leaves, flatten
+from ndereg.structure import Structure, flatten
 
 SMALLEST_ATOL = 1e-37
 """Added floor of ``atol``: the error scale of a component that is exactly zero stays positive,
@@ -68,7 +69,9 @@ def prepare(
     if batch not in ("joint", "independent"):
         raise ValueError(f"expected batch='joint' or batch='independent', received {batch!r}")
     layout, flat = _state(backend, y0, batch)
-    t0, t1 = _span(backend, t_span)
+    given_span = _span(t_span)
+    t0 = _number(backend, given_span[0], "t_span[0]")
+    t1 = _number(backend, given_span[1], "t_span[1]")
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
     rtol, atol = _tolerances(backend, rtol, atol, control)
     leaves, args_structure = _args(backend, args, layout.real_dtype)
@@ -86,7 +89,7 @@ def prepare(
         spec=spec,
         plan=lower(spec),
         field=field,
-        call=bind(backend, field, layout, args_structure),
+        call=BoundField(backend, field, layout, args_structure),
         layout=layout,
         y0=flat,
         args=tuple(leaves),
@@ -101,6 +104,7 @@ def prepare(
         first_step=_first_step(backend, first_step),
         max_steps=_max_steps(max_steps),
         weights=tuple(terms.values()),
+        given_times=(*given_span, t_eval),
     )
 
 
@@ -117,36 +121,6 @@ def resolve_method(method: str | Tableau) -> Tableau:
         "expected method to be a name of the catalogue or an ndereg.Tableau, received "
         f"{type(method).__name__}"
     )
-
-
-def bind(
-    backend: Backend, field: Callable[..., Any], layout: Layout, args_structure: Structure
-) -> Callable[[Array, Array, Sequence[Array]], Array]:
-    """Return the field on flat arrays; its result is checked whenever Python runs it."""
-
-    def call(t: Array, y: Array, args: Sequence[Array]) -> Array:
-        state = layout.structure.unflatten(layout.unflatten(backend, y))
-        result = field(t, state, args_structure.unflatten(args))
-        leaves, structure = flatten(result)
-        for leaf in leaves:
-            if not backend.owns(leaf):
-                raise TypeError(
-                    f"expected the field to return {backend.name} arrays in the structure of the "
-                    f"state, {layout.structure}, received {type(leaf).__name__} in {structure}"
-                )
-        check_leaves(
-            "the field's result",
-            like="the state",
-            expected=layout.structure,
-            shapes=layout.shapes,
-            dtypes=layout.dtypes,
-            received=structure,
-            received_shapes=[tuple(leaf.shape) for leaf in leaves],
-            received_dtypes=[backend.dtype(leaf) for leaf in leaves],
-        )
-        return layout.flatten(backend, leaves)
-
-    return call
 
 
 def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
@@ -204,7 +178,7 @@ def _args(backend: Backend, args: Any, dtype: str) -> tuple[list[Array], Structu
 
 
 def _number(backend: Backend, value: Any, what: str) -> Any:
-    """A finite float, or a traced scalar as it is."""
+    """Return a finite float, or a traced scalar as it is."""
     if isinstance(value, (bool, str)) or value is None:
         raise TypeError(f"expected a number for {what}, received {value!r}")
     if isinstance(value, numbers.Real):
@@ -221,12 +195,12 @@ def _number(backend: Backend, value: Any, what: str) -> Any:
     return number
 
 
-def _span(backend: Backend, t_span: Any) -> tuple[Any, Any]:
+def _span(t_span: Any) -> tuple[Any, Any]:
     try:
         t0, t1 = t_span
     except (TypeError, ValueError):
         raise ValueError(f"expected t_span=(t0, t1), received {t_span!r}") from None
-    return _number(backend, t0, "t_span[0]"), _number(backend, t1, "t_span[1]")
+    return t0, t1
 
 
 def _output_times(backend: Backend, t_eval: Any, t0: Any, t1: Any, layout: Layout) -> Any:

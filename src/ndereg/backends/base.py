@@ -172,6 +172,9 @@ class Problem:
     max_steps : int
     weights : tuple of float
         Of the terms of the penalty.
+    given_times : tuple
+        ``t0``, ``t1`` and ``t_eval`` as the user gave them, for backends that differentiate by
+        times.
     """
 
     spec: Spec
@@ -192,6 +195,7 @@ class Problem:
     first_step: Any
     max_steps: int
     weights: tuple[float, ...]
+    given_times: tuple[Any, Any, Any] = (None, None, None)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,14 @@ class ArrayMachine:
         """A scalar over the number of entries, as it meets a state."""
         return self.spread_scalar(scalar / float(self.layout.entries))
 
+    def scalar(self, value: float | bool) -> Any:
+        """Return a control scalar, the same for all samples."""
+        raise NotImplementedError
+
+    def constant(self, value: float) -> Any:
+        """Return a control scalar that stays as it is."""
+        return self.scalar(value)
+
     def at(self, t: Any, c: float, scale: Any) -> Any:
         """Time of a stage."""
         return t if c == 0 else t + c * scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from ndereg.backends.interpreter import Runner
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.control import MEMORY, MEMORY_START
 from ndereg.plan.lower import Plan
+from ndereg.plan.program import Program
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
 
@@ -21,13 +23,13 @@ SPACING = 2.0**-52
 
 
 class Runners:
-    """The programs of a plan, ready to run."""
+    """The programs of a plan, ready to run; ``make`` turns one into what runs it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, make: Callable[[Program], Any] = Runner) -> None:
         self.plan = plan
-        self._runners = {name: Runner(program) for name, program in plan.programs().items()}
+        self._runners = {name: make(program) for name, program in plan.programs().items()}
 
-    def __getattr__(self, name: str) -> Runner:
+    def __getattr__(self, name: str) -> Any:
         try:
             return self._runners[name]
         except KeyError:
@@ -76,20 +78,20 @@ class _Loop:
         problem = machine.problem
         self.runners, self.machine, self.problem, self.tape = runners, machine, problem, tape
         self.spec = problem.spec
-        scalar = machine.scalar
+        scalar, constant = machine.scalar, machine.constant
         self.direction = 1.0 if problem.t1 >= problem.t0 else -1.0
         self.values: dict[str, Any] = {
-            name: scalar(value)
+            name: constant(value)
             for name, value in zip(CONTROL_PARAMETERS, problem.parameters, strict=True)
         }
         self.values |= {
-            "rtol": scalar(problem.rtol),
-            "atol": scalar(problem.atol),
-            "spacing": scalar(SPACING),
-            "max_steps": scalar(float(problem.max_steps)),
-            "direction": scalar(self.direction),
-            "span": scalar(abs(problem.t1 - problem.t0)),
-            "dt": scalar(math.copysign(problem.dt, self.direction)),
+            "rtol": constant(problem.rtol),
+            "atol": constant(problem.atol),
+            "spacing": constant(SPACING),
+            "max_steps": constant(float(problem.max_steps)),
+            "direction": constant(self.direction),
+            "span": constant(abs(problem.t1 - problem.t0)),
+            "dt": constant(math.copysign(problem.dt, self.direction)),
         }
         self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
         self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
@@ -191,7 +193,7 @@ class _Loop:
             return
         machine = self.machine
         error, stiffness = measured.get("E", step.get("E")), step.get("S")
-        values = [self.t, h, *(math.nan if v is None else machine.read(v) for v in (error, stiffness))]
+        values = [self.t, h, *(math.nan if v is None else v for v in (error, stiffness))]
         self.recorded.append((*(machine.select(attempted, v, math.nan) for v in values), accept))
 
     def finish(self) -> Result:

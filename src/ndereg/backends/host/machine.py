@@ -24,6 +24,9 @@ class HostMachine(Machine, Protocol):
     def scalar(self, value: float | bool) -> Any:
         """A control scalar, the same for all samples."""
 
+    def constant(self, value: float) -> Any:
+        """Return a control scalar that stays as it is throughout the solve."""
+
     def read(self, value: Any) -> Any:
         """A scalar that a vector program computed, as a control scalar (one host read if joint)."""
 

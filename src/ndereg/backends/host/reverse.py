@@ -21,8 +21,8 @@ def pull_back(
     """
     plan, problem = runners.plan, machine.problem
     constants: dict[str, Any] = {
-        "rtol": machine.scalar(problem.rtol),
-        "atol": machine.scalar(problem.atol),
+        "rtol": machine.constant(problem.rtol),
+        "atol": machine.constant(problem.atol),
     }
     seeds = {
         **{f"weight{i}": weight for i, weight in enumerate(problem.weights)},

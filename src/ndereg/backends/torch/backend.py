@@ -1,0 +1,245 @@
+"""The PyTorch backend."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndereg.backends.base import Problem, Result
+from ndereg.backends.host.loop import Runners, Tape, integrate
+from ndereg.backends.torch.emit import EmittedProgram
+from ndereg.backends.torch.field import TorchField
+from ndereg.backends.torch.history import Recording, SolveFunction
+from ndereg.backends.torch.machine import TorchMachine
+from ndereg.plan.checkpoint import Checkpoints
+from ndereg.plan.lower import Plan
+from ndereg.spec.adjoint import Discrete, NoAdjoint
+
+_NAMES = {
+    getattr(torch, name): name
+    for name in (
+        "float16", "bfloat16", "float32", "float64", "complex64", "complex128",
+        "uint8", "int8", "int16", "int32", "int64", "bool",
+    )
+}  # fmt: skip
+
+
+class TorchBackend:
+    """Eager tensors on the device of the state; gradients by autograd's own rules.
+
+    ``sol.ys`` and ``sol.penalty`` carry history to y0, args, the parameters of a module, tensors
+    that a closure holds, and t0, t1 and t_eval. Inside ``torch.no_grad()``, and with
+    ``adjoint="none"``, nothing is kept for a reverse pass.
+    """
+
+    name = "torch"
+
+    def owns(self, value: object) -> bool:
+        """Tensors."""
+        return isinstance(value, torch.Tensor)
+
+    def array(self, value: object, what: str) -> torch.Tensor:
+        """As a tensor; Python numbers become tensors ``()``, other frameworks are refused."""
+        if isinstance(value, torch.Tensor):
+            _refuse_transforms(value, what)
+            if value.layout != torch.strided or value.dtype not in _NAMES:
+                raise TypeError(
+                    f"expected {what} to be a dense tensor of numbers, received dtype "
+                    f"{value.dtype} with layout {value.layout}; try {what}.to_dense()"
+                )
+            return value
+        if isinstance(value, numbers.Number):
+            kind = {bool: torch.bool, int: torch.int64, complex: torch.complex128}
+            return torch.tensor(value, dtype=kind.get(type(value), torch.float64))
+        received = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(
+            f"expected {what} to be a torch.Tensor, received {received}; try "
+            f"torch.as_tensor({what}), or the face of ndereg for the framework the array belongs to"
+        )
+
+    def dtype(self, array: torch.Tensor) -> str:
+        """Plain dtype name."""
+        return _NAMES.get(array.dtype) or str(array.dtype).removeprefix("torch.")
+
+    def cast(self, array: torch.Tensor, dtype: str) -> torch.Tensor:
+        """Another dtype; the real part where a complex tensor becomes real."""
+        wanted: torch.dtype = getattr(torch, dtype)
+        if array.dtype is wanted:
+            return array
+        if array.is_complex() and not wanted.is_complex:
+            array = array.real
+        return array.to(wanted)
+
+    def concat(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Along the last axis."""
+        devices = {array.device for array in arrays}
+        if len(devices) > 1:
+            raise ValueError(
+                "expected all tensors of the state on one device, received "
+                f"{', '.join(sorted(map(str, devices)))}; try .to(device) on each of them"
+            )
+        return torch.cat(list(arrays), dim=-1)
+
+    def concrete(self, value: object) -> Any:
+        """Tensors as NumPy arrays, without history."""
+        if isinstance(value, torch.Tensor):
+            return value.detach().cpu().resolve_conj().resolve_neg().numpy()
+        return value
+
+    def times(self, values: Any, like: torch.Tensor) -> torch.Tensor:
+        """float64, beside ``like``."""
+        if isinstance(values, float):
+            return torch.full((), values, dtype=torch.float64, device=like.device)
+        return torch.tensor(np.asarray(values), dtype=torch.float64, device=like.device)
+
+    def carried_parameters(self, field: Callable[..., Any]) -> dict[str, torch.Tensor]:
+        """Return the parameters of a module that require gradients, by name."""
+        if not isinstance(field, torch.nn.Module):
+            return {}
+        return {name: p for name, p in field.named_parameters() if p.requires_grad}
+
+    def compile(self, plan: Plan) -> TorchSolver:
+        """Make the programs ready to run."""
+        return TorchSolver(self, plan)
+
+
+class TorchSolver:
+    """A plan on tensors."""
+
+    def __init__(self, backend: TorchBackend, plan: Plan) -> None:
+        self.backend = backend
+        self.plan = plan
+        self.runners = Runners(plan, EmittedProgram)
+
+    def solve(self, problem: Problem) -> Result:
+        """Solve; the result has history if anything it depends on requires gradients."""
+        adjoint = problem.spec.adjoint
+        problem = _on_one_device(problem)
+        if isinstance(adjoint, NoAdjoint) or not torch.is_grad_enabled():
+            return self._without_history(problem)
+        wanted = [i for i, leaf in enumerate(problem.args) if leaf.requires_grad]
+        carried = self.backend.carried_parameters(problem.field).values()
+        field = TorchField(self.backend, problem, wanted, list(carried))
+        times = [
+            t if isinstance(t, torch.Tensor) and t.requires_grad else None
+            for t in problem.given_times
+        ]
+        detached = replace(problem, y0=problem.y0.detach(), args=tuple(field.leaves))
+        with torch.no_grad():
+            if problem.t0 != problem.t1:
+                field.look(problem.t0, detached.y0)
+            active = field.inputs or problem.y0.requires_grad or any(t is not None for t in times)
+            if not active:
+                return integrate(self.runners, TorchMachine(detached, field), None)  # type: ignore[arg-type]
+            recording, result = self._record(detached, field)
+        ys, penalty = SolveFunction.apply(recording, result, problem.y0, *times, *field.inputs)
+        return replace(result, ys=ys, penalty=penalty)
+
+    def solve_vjp(
+        self, problem: Problem
+    ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
+        """Solve without history; the pullback runs the transposed programs."""
+        with torch.inference_mode(False), torch.no_grad():
+            problem = _on_one_device(problem)
+            problem = replace(
+                problem,
+                y0=_plain(problem.y0),
+                args=tuple(_plain(leaf) for leaf in problem.args),
+            )
+            wanted = [i for i, leaf in enumerate(problem.args) if _is_differentiable(leaf)]
+            has_args = problem.args_structure.kind != "none"
+            carried = (
+                [] if has_args else list(self.backend.carried_parameters(problem.field).values())
+            )
+            field = TorchField(self.backend, problem, wanted, carried)
+            if problem.t0 != problem.t1:
+                field.look(problem.t0, problem.y0)
+            _refuse_hidden(field.inputs[len(wanted) + len(carried) :])
+            recording, result = self._record(problem, field)
+            states = recording.states()
+
+        def pullback(ys_bar: torch.Tensor, penalty_bar: torch.Tensor) -> tuple[Any, list[Any]]:
+            device = problem.y0.device
+            with torch.inference_mode(False), torch.no_grad():
+                y0_bar, bars = recording.pull(
+                    states, result.ys, _plain(ys_bar).to(device), _plain(penalty_bar).to(device)
+                )
+                tensors = [*problem.args, *carried]
+                found = dict(zip([*wanted, *range(len(problem.args), len(tensors))], bars,
+                                 strict=True))  # fmt: skip
+                return y0_bar, [
+                    torch.zeros_like(tensor) if found.get(i) is None else found[i]
+                    for i, tensor in enumerate(tensors)
+                ]
+
+        return result, pullback
+
+    def _without_history(self, problem: Problem) -> Result:
+        with torch.no_grad():
+            field = TorchField(self.backend, problem, (), ())
+            problem = replace(problem, y0=problem.y0.detach())
+            return integrate(self.runners, TorchMachine(problem, field), None)  # type: ignore[arg-type]
+
+    def _record(self, problem: Problem, field: TorchField) -> tuple[Recording, Result]:
+        adjoint = problem.spec.adjoint
+        tape = Tape(Checkpoints(adjoint.checkpoints)) if isinstance(adjoint, Discrete) else None
+        result = integrate(self.runners, TorchMachine(problem, field), tape)  # type: ignore[arg-type]
+        return Recording(self.backend, self.runners, problem, field, tape, _solve), result
+
+
+def _solve(plan: Plan, problem: Problem, field: TorchField) -> Result:
+    """Run a forward solve of another plan, on the tensors of the first."""
+    from ndereg.backends.registry import compile_on, load_backend
+
+    runners = compile_on(problem.spec, load_backend("torch")).runners  # type: ignore[attr-defined]
+    return integrate(runners, TorchMachine(problem, field), None)  # type: ignore[arg-type]
+
+
+def _is_differentiable(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Without history, and such that autograd may keep it."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def _on_one_device(problem: Problem) -> Problem:
+    """Move numbers to the state's device; refuse tensors of another one."""
+    device = problem.y0.device
+    if all(leaf.device == device for leaf in problem.args):
+        return problem
+    args = []
+    for leaf, path in zip(problem.args, problem.args_structure.paths("args"), strict=True):
+        if leaf.device != device and (leaf.ndim or leaf.device.type != "cpu"):
+            raise ValueError(
+                f"expected {path} on the device of the state, {device}, received a tensor on "
+                f"{leaf.device}; try .to({str(device)!r})"
+            )
+        args.append(leaf.to(device))
+    return replace(problem, args=tuple(args))
+
+
+def _refuse_hidden(hidden: Sequence[torch.Tensor]) -> None:
+    if hidden:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in hidden)
+        raise ValueError(
+            "expected a field that depends on y and args only, received one that uses tensors "
+            f"with requires_grad=True of shapes {shapes}, whose gradients the pullback has no "
+            "place for; try passing them in args, detaching them, or solve(...) and backward()"
+        )
+
+
+def _refuse_transforms(tensor: torch.Tensor, what: str) -> None:
+    functorch = getattr(torch._C, "_functorch", None)
+    if functorch is not None and functorch.is_functorch_wrapped_tensor(tensor):
+        raise TypeError(
+            f"expected {what} to be a plain tensor, received one inside torch.func.vmap or grad, "
+            "where a loop that depends on values cannot run; try batch='independent' instead of "
+            "vmap, and solve_vjp or backward() instead of torch.func.grad"
+        )

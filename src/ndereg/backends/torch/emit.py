@@ -1,0 +1,406 @@
+"""Step programs as Python source over tensors.
+
+A program is straight-line code, so it is written out as such: one line of PyTorch an operation,
+without an interpreter between them. Slots that only depend on Python numbers stay Python numbers;
+combinations are chains of ``add_`` with ``alpha``, which were measured faster than a
+matrix-vector product over a buffer of stages from two entries to a million; an operand that
+nothing reads again is overwritten where the program made it itself, so that what was just written
+is still in the cache; and every array is let go after its last use.
+
+What is passed to the field or comes from it is never overwritten: it may share memory with
+anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ndereg.backends.host.floats import FLOAT_OPERATIONS
+from ndereg.plan.program import (
+    Apply,
+    Combine,
+    Evaluate,
+    Instruction,
+    Mean,
+    Number,
+    Program,
+    Pullback,
+    Slot,
+    Spread,
+    reads,
+)
+
+_HOST = {
+    "add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "neg": "-{}", "abs": "abs({})",
+    "square": "{0} * {0}", "where": "{1} if {0} else {2}", "lt": "{} < {}", "le": "{} <= {}",
+    "eq": "{} == {}", "and": "{} and {}", "or": "{} or {}", "not": "not {}",
+}  # fmt: skip
+"""Operations on Python numbers; the others call :data:`FLOAT_OPERATIONS`."""
+
+_TENSOR = {
+    "add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}",
+    "safe_div": "safe_divide({}, {})", "neg": "-{}", "abs": "{}.abs()", "unit": "{}.sgn()",
+    "square": "{}.square()", "max": "maximum({}, {})", "min": "minimum({}, {})",
+    "sqrt": "{}.sqrt()", "pow": "power({}, {})", "isfinite": "{}.isfinite()", "lt": "{} < {}",
+    "le": "{} <= {}", "eq": "{} == {}", "and": "{} & {}", "or": "{} | {}", "not": "~{}",
+}  # fmt: skip
+
+_IN_PLACE = {
+    "add": ("{}.add_({})", True), "mul": ("{}.mul_({})", True), "sub": ("{}.sub_({})", False),
+    "div": ("{}.div_({})", False), "neg": ("{}.neg_()", False), "abs": ("{}.abs_()", False),
+    "unit": ("{}.sgn_()", False), "square": ("{}.square_()", False),
+    "max": ("maximum({0}, {1}, out={0})", True), "min": ("minimum({0}, {1}, out={0})", True),
+    "sqrt": ("{}.sqrt_()", False),
+}  # fmt: skip
+"""Operations that can overwrite their first operand, and whether the operands commute."""
+
+# A comparison of states yields zeros and ones of the state's real dtype, because a product with
+# them is several times faster than a selection by truth values.
+_MASKS = {
+    "isfinite": "({}.abs() < inf).to(real)",
+    "lt": "({} < {}).to(real)", "le": "({} <= {}).to(real)", "eq": "({} == {}).to(real)",
+}  # fmt: skip
+
+
+def safe_divide(a: Any, b: Any) -> Any:
+    """Return ``a / b``, and 0 where ``b`` is 0."""
+    return (a / b).masked_fill_(b == 0, 0.0)
+
+
+_NAMESPACE: dict[str, Any] = {
+    "torch": torch, "add": torch.add, "addcmul": torch.addcmul, "maximum": torch.maximum,
+    "minimum": torch.minimum, "power": torch.pow, "where": torch.where, "inf": math.inf,
+    "nan": math.nan, "safe_divide": safe_divide,
+    **{f"float_{op}": function for op, function in FLOAT_OPERATIONS.items()},
+}  # fmt: skip
+
+Function = Callable[[Any, Mapping[Slot, Any]], dict[str, Any]]
+
+
+class EmittedProgram:
+    """A program as Python functions, one for every kind of machine that runs it.
+
+    The kind is the machine's ``style``; machines of one style give a program the same slots as
+    tensors and the same ones as Python numbers.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.sources: dict[str, str] = {}
+        self._functions: dict[str, Function] = {}
+
+    def __call__(self, machine: Any, values: Mapping[Slot, Any]) -> dict[str, Any]:
+        """Run on ``values``, which may hold more slots than the program reads."""
+        function = self._functions.get(machine.style)
+        if function is None:
+            function = self._functions[machine.style] = self._emit(machine, values)
+        return function(machine, values)
+
+    def _emit(self, machine: Any, values: Mapping[Slot, Any]) -> Function:
+        inputs = [slot for slot, _ in self.program.inputs]
+        tensors = {slot for slot in inputs if isinstance(values[slot], torch.Tensor)}
+        source = _Emitter(self.program, tensors, machine).source()
+        self.sources[machine.style] = source
+        namespace = dict(_NAMESPACE)
+        exec(compile(source, f"<{self.program.name}>", "exec"), namespace)
+        return namespace["run"]  # type: ignore[no-any-return]
+
+
+class _Emitter:
+    """Writes one program for one kind of machine."""
+
+    def __init__(self, program: Program, tensors: set[Slot], machine: Any) -> None:
+        self.program = program
+        self.kinds = program.kinds()
+        self.joint: bool = machine.joint
+        self.narrow: bool = machine.narrow
+        self.complex: bool = machine.is_complex
+        self.tensors = tensors
+        self.full = {
+            slot for slot, kind in program.inputs if kind in ("state", "real") and slot in tensors
+        }
+        """Slots of the full shape of the state; others of kind ``real`` broadcast to it."""
+        self.owned: set[Slot] = set()
+        """Slots whose memory this program made and nothing else refers to."""
+        self.kept = {slot for _, slot in program.outputs}
+        self.last: dict[Slot, int] = {}
+        for index, instruction in enumerate(program.body):
+            self.last |= dict.fromkeys(reads(instruction), index)
+        self.lines: list[str] = []
+        self.spread: set[Slot] = set()
+        self.index = 0
+        slots = list(self.kinds)
+        plain = [slot.replace(".", "_") for slot in slots]
+        if len(set(plain)) < len(slots):
+            plain = [f"s{index}" for index in range(len(slots))]
+        self.names = {slot: f"{name}_" for slot, name in zip(slots, plain, strict=True)}
+
+    def source(self) -> str:
+        for slot, _ in self.program.inputs:
+            self.lines.append(f"{self.names[slot]} = values[{slot!r}]")
+        for index, instruction in enumerate(self.program.body):
+            self.index = index
+            self.visit(instruction)
+            done = [
+                self.names[slot]
+                for slot in dict.fromkeys(reads(instruction))
+                if self.last[slot] == self.index
+                and slot not in self.kept
+                and self.kinds[slot] in ("state", "real", "map")
+            ]
+            if done:
+                self.lines.append("del " + ", ".join(done))
+        results = ", ".join(f"{name!r}: {self.names[slot]}" for name, slot in self.program.outputs)
+        body = [
+            *("evaluate, linearize = machine.evaluate, machine.linearize",) * (not self._scalar()),
+            *("pullback, lift = machine.pullback, machine.lift",) * (not self._scalar()),
+            *("real = machine.real",) * (not self._scalar()),
+            *self.lines,
+            "return {" + results + "}",
+        ]
+        return "def run(machine, values):\n" + "".join(f"    {line}\n" for line in body)
+
+    def _scalar(self) -> bool:
+        return (
+            not self.tensors
+            and not self.full
+            and all(isinstance(instruction, Apply) for instruction in self.program.body)
+        )
+
+    def visit(self, instruction: Instruction) -> None:
+        name = self.names
+        match instruction:
+            case Combine(dst=dst, base=base, terms=terms):
+                if self.kinds[dst] in ("state", "real"):
+                    self.combine(dst, base, terms)
+                else:
+                    self.combine_scalars(dst, base, terms)
+            case Evaluate(dst=dst, c=c, scale=scale, src=src, map=map_):
+                time = name["t"] if c == 0 else f"{name['t']} + {self.product(c, scale)}"
+                if map_ is None:
+                    self.lines.append(f"{name[dst]} = evaluate({time}, {name[src]})")
+                else:
+                    self.lines.append(f"{name[dst]}, {name[map_]} = linearize({time}, {name[src]})")
+                self.owned.discard(src)
+                self.tensors.add(dst)
+                self.full.add(dst)
+            case Pullback(dst=dst, map=map_, cotangent=bar):
+                self.lines.append(f"{name[dst]} = pullback({name[map_]}, {name[bar]})")
+                self.owned.discard(bar)
+                self.tensors.add(dst)
+                self.full.add(dst)
+            case Mean(dst=dst, src=src):
+                wide = ".to(torch.float64)" if self.narrow and not self.joint else ""
+                axes = "" if self.joint else "-1, True"
+                self.lines.append(f"{name[dst]} = {name[src]}.mean({axes}){wide}")
+                self.tensors.add(dst)
+            case Spread(dst=dst, src=src):
+                self.lines.append(
+                    f"{name[dst]} = {self.scalar_of_vector(src)} / machine.layout.entries"
+                )
+                self.tensors.add(dst)
+            case Apply():
+                self.apply(instruction)
+
+    # Elementwise operations
+
+    def apply(self, instruction: Apply) -> None:
+        dst, op, srcs = instruction.dst, instruction.op, instruction.srcs
+        vector = self.kinds[dst] in ("state", "real")
+        operands = [self.operand(src, vector) for src in srcs]
+        on_host = [not isinstance(src, str) or src not in self.tensors for src in srcs]
+        if all(on_host):
+            template = _HOST.get(op, f"float_{op}(" + ", ".join(["{}"] * len(srcs)) + ")")
+            self.lines.append(f"{self.names[dst]} = {template.format(*operands)}")
+            return
+        self.tensors.add(dst)
+        full = any(src in self.full for src in srcs)
+        if full:
+            self.full.add(dst)
+        expression = self.expression(op, srcs, operands, on_host, full)
+        target = self.overwritten(dst, op, srcs) if full else None
+        if target is not None:
+            first, second = target
+            template, _ = _IN_PLACE[op]
+            others = operands[second] if second is not None else ""
+            expression = template.format(operands[first], others)
+        self.lines.append(f"{self.names[dst]} = {expression}")
+        if full and not (op == "where" and on_host[0]):
+            self.owned.add(dst)
+
+    def expression(
+        self, op: str, srcs: tuple[Any, ...], operands: list[str], on_host: list[bool], full: bool
+    ) -> str:
+        if op == "where":
+            condition, yes, no = operands
+            if on_host[0]:
+                return f"{yes} if {condition} else {no}"
+            if srcs[0] in self.full:
+                if srcs[2] == 0:
+                    return f"{yes} * {condition}"
+                if srcs[1] == 0:
+                    return f"addcmul({no}, {no}, {condition}, value=-1)"
+                condition = f"{condition} != 0"
+            # a Python number would be copied to the device, and the host would wait for it
+            branches = zip((yes, no), on_host[1:], strict=True)
+            yes, no = (f"lift({value})" if host else value for value, host in branches)
+            return f"where({condition}, {yes}, {no})"
+        if op in ("max", "min") and any(on_host):
+            tensor, number = operands[on_host.index(False)], operands[on_host.index(True)]
+            return f"{tensor}.clamp({'min' if op == 'max' else 'max'}={number})"
+        if full and op in _MASKS:
+            return _MASKS[op].format(*operands)
+        return _TENSOR[op].format(*operands)
+
+    def overwritten(
+        self, dst: Slot, op: str, srcs: tuple[Any, ...]
+    ) -> tuple[int, int | None] | None:
+        """Which operand the operation may overwrite, and which is the other one."""
+        if op not in _IN_PLACE:
+            return None
+        for first in (0, 1) if len(srcs) == 2 and _IN_PLACE[op][1] else (0,):
+            src = srcs[first]
+            if not isinstance(src, str) or not self.disposable(src, dst):
+                continue
+            other = 1 - first if len(srcs) == 2 else None
+            if op in ("max", "min") and srcs[other or 0] not in self.tensors:
+                continue
+            return first, other
+        return None
+
+    def disposable(self, slot: Slot, dst: Slot) -> bool:
+        """Whether ``dst`` may take the memory of ``slot``."""
+        return (
+            slot in self.owned
+            and slot in self.full
+            and slot not in self.kept
+            and self.last[slot] == self.index
+            and (self.kinds[slot] == self.kinds[dst] or not self.complex)
+        )
+
+    def operand(self, src: Slot | Number, vector: bool) -> str:
+        if not isinstance(src, str):
+            return repr(float(src))
+        if vector and self.kinds[src] == "scalar":
+            return self.scalar_of_vector(src)
+        return self.names[src]
+
+    def scalar_of_vector(self, slot: Slot) -> str:
+        """Name a scalar in the form in which it meets a state."""
+        name = self.names[slot]
+        if self.joint or not self.narrow or slot not in self.tensors:
+            return name
+        if slot not in self.spread:
+            self.spread.add(slot)
+            self.lines.append(f"{name}narrow = {name}.to(real)")
+        return f"{name}narrow"
+
+    # Combinations
+
+    def combine_scalars(
+        self, dst: Slot, base: Slot | None, terms: tuple[tuple[Slot | None, Number, Slot], ...]
+    ) -> None:
+        parts = [] if base is None else [self.names[base]]
+        for scale, coefficient, slot in terms:
+            parts.append(f"{self.product(coefficient, scale)} * {self.names[slot]}")
+        self.lines.append(f"{self.names[dst]} = {' + '.join(parts)}")
+        used = {base, *(scale for scale, _, _ in terms), *(slot for _, _, slot in terms)}
+        if not used.isdisjoint(self.tensors):
+            self.tensors.add(dst)
+
+    def product(self, coefficient: Number, scale: Slot | None) -> str:
+        value = float(coefficient)
+        if scale is None:
+            return repr(value)
+        return self.names[scale] if value == 1 else f"{self.names[scale]} * {value!r}"
+
+    def combine(
+        self, dst: Slot, base: Slot | None, terms: tuple[tuple[Slot | None, Number, Slot], ...]
+    ) -> None:
+        plain: list[tuple[str | None, Slot]] = []
+        scaled: dict[Slot, list[tuple[str | None, Slot]]] = {}
+        for scale, coefficient, slot in terms:
+            if scale is not None and scale in self.tensors:
+                factor = None if coefficient == 1 else repr(float(coefficient))
+                scaled.setdefault(scale, []).append((factor, slot))
+            else:
+                unit = scale is None and coefficient == 1
+                plain.append((None if unit else self.product(coefficient, scale), slot))
+        total = _Sum(self, self.names[dst])
+        if base is not None:
+            fresh = self.disposable(base, dst)
+            total.start(self.names[base], fresh=fresh, full=base in self.full)
+        for factor, slot in plain:
+            total.add(factor, self.names[slot], slot in self.full)
+        for scale, group in scaled.items():
+            size = self.scalar_of_vector(scale)
+            if len(group) == 1:
+                factor, slot = group[0]
+                total.add_scaled(size, factor, self.names[slot])
+            else:
+                part = _Sum(self, f"{self.names[dst]}part")
+                for factor, slot in group:
+                    part.add(factor, self.names[slot], slot in self.full)
+                total.add_scaled(size, None, part.value, part if part.fresh else None)
+                if part.fresh and total.value != part.value:
+                    self.lines.append(f"del {part.value}")
+        self.lines.append(f"{self.names[dst]} = {total.value}")
+        self.tensors.add(dst)
+        self.full.add(dst)
+        if total.fresh:
+            self.owned.add(dst)
+        else:  # another name of an array
+            self.owned -= {base, *(slot for _, _, slot in terms)}
+
+
+class _Sum:
+    """A sum under construction, in a variable of its own as soon as there are two terms."""
+
+    def __init__(self, emitter: _Emitter, name: str) -> None:
+        self.lines = emitter.lines
+        self.name = name
+        self.value = ""
+        self.fresh = False
+        """Whether the value is memory that may be overwritten."""
+        self.full = False
+
+    def start(self, value: str, fresh: bool, full: bool) -> None:
+        self.value, self.fresh, self.full = value, fresh, full
+
+    def add(self, factor: str | None, array: str, full: bool) -> None:
+        if not self.value:
+            if factor is None:
+                self.start(array, fresh=False, full=full)
+            else:
+                self.made(f"{array} * ({factor})", full)
+            return
+        alpha = "" if factor is None else f", alpha={factor}"
+        if self.fresh and (self.full or not full):
+            self.lines.append(f"{self.value}.add_({array}{alpha})")
+        else:
+            self.made(f"add({self.value}, {array}{alpha})", self.full or full)
+
+    def add_scaled(
+        self, scale: str, factor: str | None, array: str, own: _Sum | None = None
+    ) -> None:
+        """Add ``scale * factor * array`` where the scale is a tensor."""
+        if not self.value:
+            if own is not None:
+                self.lines.append(f"{array}.mul_({scale})")
+                self.start(array, fresh=True, full=True)
+            else:
+                self.made(f"{array} * ({scale}{'' if factor is None else f' * {factor}'})", True)
+            return
+        value = "" if factor is None else f", value={factor}"
+        if self.fresh and self.full:
+            self.lines.append(f"{self.value}.addcmul_({scale}, {array}{value})")
+        else:
+            self.made(f"addcmul({self.value}, {scale}, {array}{value})", True)
+
+    def made(self, expression: str, full: bool) -> None:
+        self.lines.append(f"{self.name} = {expression}")
+        self.start(self.name, fresh=True, full=full)

@@ -1,0 +1,173 @@
+"""The field on flat tensors: called, linearized, and what it is differentiated by."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ndereg.backends.base import Backend, Problem
+from ndereg.backends.bound import BoundField
+from ndereg.backends.torch.outside import Boundary, observed
+from ndereg.structure import LEAF
+
+Linearization = tuple[torch.Tensor, torch.Tensor]
+"""A point and the field there, with the history between them."""
+
+
+def adapt(field: Callable[..., Any], has_args: bool) -> Callable[[Any, Any, Any], Any]:
+    """Return ``field`` as ``f(t, y, args)``.
+
+    A module is called as its ``forward`` takes it: ``(t, y)``, ``(y)`` if that is all, or
+    ``(t, y, args)`` where ``args`` is given.
+
+    Raises
+    ------
+    TypeError
+        If ``args`` is given and the module's ``forward`` has no place for it, or the other way
+        round.
+    """
+    if not isinstance(field, torch.nn.Module):
+        return field
+    most, least = _positional(getattr(field, "_orig_mod", field))
+    if has_args:
+        if most < 3:
+            raise TypeError(
+                "expected a module whose forward takes (t, y, args), as args is given, received "
+                f"{type(field).__name__} whose forward takes {most} argument(s); try args=None for "
+                "a module that carries its parameters itself"
+            )
+        return field
+    if least >= 3:
+        raise TypeError(
+            "expected a module whose forward takes (t, y), as args is None, received "
+            f"{type(field).__name__} whose forward requires {least} arguments; try passing args"
+        )
+    if most == 1:
+        return lambda t, y, args: field(y)
+    return lambda t, y, args: field(t, y)
+
+
+def _positional(module: torch.nn.Module) -> tuple[int, int]:
+    """Most and least positional arguments of the module's forward."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # a compiled forward without a signature
+        return 3, 2
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [p for p in parameters if p.kind in kinds]
+    least = sum(p.default is inspect.Parameter.empty for p in named)
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return max(3, len(named)), least
+    return len(named), least
+
+
+class TorchField:
+    """The field of a problem, for one solve and its reverse pass.
+
+    Attributes
+    ----------
+    inputs : list of Tensor
+        What the field is differentiated by, as its caller knows it: leaves of args, parameters of
+        a module, tensors that the field finds elsewhere. ``wrt`` are the same as the field sees
+        them: leaves of args are detached, so that their own history is not walked for every stage.
+    """
+
+    def __init__(
+        self, backend: Backend, problem: Problem, args: Sequence[int], carried: Sequence[Any]
+    ) -> None:
+        """``args`` are the positions of the leaves of args to differentiate by."""
+        self.layout = layout = problem.layout
+        self.leaves = [leaf.detach() for leaf in problem.args]
+        for position in args:
+            self.leaves[position] = self.leaves[position].detach().requires_grad_()
+        self.inputs = [*(problem.args[position] for position in args), *carried]
+        self.wrt = [*(self.leaves[position] for position in args), *carried]
+        self.count = len(self.wrt)
+        has_args = problem.args_structure.kind != "none"
+        field = adapt(problem.field, has_args)
+        self.bound = BoundField(backend, field, layout, problem.args_structure)
+        self._nested = problem.args_structure.unflatten(self.leaves)
+        self._real = getattr(torch, layout.real_dtype)
+        self._device = problem.y0.device
+        self._dtype = problem.y0.dtype
+        self._single = layout.structure == LEAF
+        self._shape = torch.Size(layout.shapes[0]) if self._single else None
+        self._flat_shape = tuple(problem.y0.shape)
+        self._start: tuple[Any, torch.Tensor, torch.Tensor] | None = None
+        self._boundary = Boundary(())
+
+    def _call(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        bound = self.bound
+        if not self._single:
+            return bound.flat(bound.field(t, bound.state(y), self._nested))
+        k = bound.field(t, y.view(self._shape), self._nested)
+        if (
+            type(k) is torch.Tensor
+            and k.shape == self._shape
+            and k.dtype is self._dtype
+            and k.device == self._device
+        ):
+            return k.reshape(self._flat_shape)
+        return bound.flat(k)
+
+    def _time(self, t: Any) -> torch.Tensor:
+        """Time as the field sees it."""
+        if isinstance(t, torch.Tensor):
+            return t.to(self._real).reshape(self.layout.time_shape)
+        if self.layout.batch is None:
+            return torch.scalar_tensor(t, dtype=self._real, device=self._device)
+        return torch.full(self.layout.time_shape, t, dtype=self._real, device=self._device)
+
+    def evaluate(self, t: Any, y: torch.Tensor) -> torch.Tensor:
+        """Evaluate without history."""
+        start = self._start
+        if start is not None:
+            self._start = None
+            if y is start[1] and (isinstance(t, torch.Tensor) or t == start[0]):
+                return start[2]
+        return self._call(self._time(t), y)
+
+    def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Linearization]:
+        """Evaluate with history from ``y``."""
+        time = self._time(t)
+        with torch.enable_grad():
+            point = y.detach().requires_grad_()
+            k = self._call(time, point)
+        if k.requires_grad:
+            self._boundary.check(k, point, self.wrt)
+        return k.detach(), (point, k)
+
+    def pullback(
+        self, linearization: Linearization, cotangent: torch.Tensor
+    ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
+        """Cotangents of y and of ``wrt``; None is zero."""
+        point, k = linearization
+        if not k.requires_grad:
+            return torch.zeros_like(point), ()
+        # The history is kept: it may run into one that the caller made and still needs. What
+        # belongs to this stage goes with the linearization.
+        y_bar, *bars = torch.autograd.grad(
+            k, (point, *self.wrt), cotangent, retain_graph=True, allow_unused=True
+        )
+        return torch.zeros_like(point) if y_bar is None else y_bar, bars
+
+    def look(self, t: Any, y: torch.Tensor) -> None:
+        """Evaluate at the start once, with history, to find what the field depends on.
+
+        Tensors with history that are neither y nor known already are added to ``inputs``. The value
+        serves the first evaluation of the solve.
+        """
+        time = self._time(t)
+        with torch.enable_grad():
+            point = y.detach().requires_grad_()
+            k, found = observed(lambda: self._call(time, point), point)
+        hidden = []
+        if k.requires_grad:
+            hidden = self._boundary.search(k, point, self.wrt, found)
+        self.inputs += hidden
+        self.wrt += hidden
+        self._boundary = Boundary(self.wrt)
+        self._start = (t, y, k.detach())

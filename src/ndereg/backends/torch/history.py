@@ -1,0 +1,196 @@
+"""The solve as one operation of autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from ndereg.backends.base import Backend, Problem, Result
+from ndereg.backends.host.backsolve import backsolve
+from ndereg.backends.host.loop import Runners, Tape
+from ndereg.backends.host.reverse import pull_back
+from ndereg.backends.torch.field import TorchField
+from ndereg.backends.torch.machine import TorchMachine
+from ndereg.plan.lower import Plan
+
+
+@dataclass
+class Recording:
+    """A finished forward solve, and what its reverse pass needs.
+
+    Attributes
+    ----------
+    tape : Tape or None
+        Of the discrete adjoint; None integrates the continuous one backwards.
+    solve : callable
+        The forward solve of a plan, for the continuous adjoint.
+    """
+
+    backend: Backend
+    runners: Runners
+    problem: Problem
+    field: TorchField
+    tape: Tape | None
+    solve: Callable[[Plan, Problem, TorchField], Result]
+
+    def states(self) -> list[torch.Tensor]:
+        """Take the states off the tape, for the caller to keep."""
+        if self.tape is None:
+            return []
+        checkpoints = self.tape.checkpoints
+        states = [*checkpoints.states.values(), self.tape.y_end]
+        self.rows = list(checkpoints.states)
+        checkpoints.states, self.tape.y_end = {}, None
+        return states
+
+    def pull(
+        self, states: Sequence[torch.Tensor], ys: torch.Tensor, ys_bar: Any, penalty_bar: Any
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """Return the cotangents of ``y0`` and of the field's inputs.
+
+        ``states`` are those of :meth:`states`, ``ys`` the result of the solve; None for a
+        cotangent is zero.
+        """
+        problem = self.problem
+        if ys_bar is None:
+            ys_bar = torch.zeros_like(ys)
+        if self.tape is None:
+            return self._backsolve(ys, ys_bar)
+        if penalty_bar is None:
+            penalty_bar = torch.zeros(problem.layout.samples, dtype=torch.float64, device=ys.device)
+        checkpoints = self.tape.checkpoints
+        checkpoints.states = dict(zip(self.rows, states, strict=False))
+        self.tape.y_end = states[-1]
+        machine: Any = TorchMachine(problem, self.field)
+        try:
+            y_bar = pull_back(self.runners, machine, self.tape, ys_bar, penalty_bar)
+        finally:
+            checkpoints.states, self.tape.y_end = {}, None
+        return y_bar, machine.args_bar
+
+    def _backsolve(
+        self, ys: torch.Tensor, ys_bar: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        field = self.field
+        latest: list[Any] = []
+
+        # The augmented field asks for the value and then for the pullback at the same point.
+        def call(t: Any, y: torch.Tensor, args: Any) -> torch.Tensor:
+            k, linearization = field.linearize(t, y)
+            latest[:] = [linearization]
+            return k
+
+        def pull(t: Any, y: Any, args: Any, k_bar: Any) -> tuple[torch.Tensor, list[Any]]:
+            y_bar, bars = field.pullback(latest.pop(), k_bar)
+            return y_bar, list(bars) or [None] * len(field.wrt)
+
+        problem = replace(
+            self.problem, call=call, args=tuple(tensor.detach() for tensor in field.wrt)
+        )
+
+        def solve(plan: Plan, augmented: Problem) -> Result:
+            return self.solve(plan, augmented, _Called(augmented))  # type: ignore[arg-type]
+
+        y_bar, bars = backsolve(self.backend, solve, problem, pull, ys, ys_bar, torch.broadcast_to)
+        return y_bar, list(bars)
+
+
+class _Called:
+    """The field of a problem as its ``call`` has it, for the forward solve alone."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.wrt: list[torch.Tensor] = []
+        self._like = problem.y0
+
+    def evaluate(self, t: Any, y: torch.Tensor) -> torch.Tensor:
+        real = getattr(torch, self.problem.layout.real_dtype)
+        time = torch.scalar_tensor(t, dtype=real, device=self._like.device)
+        return self.problem.call(time, y, self.problem.args)
+
+    def linearize(self, t: Any, y: torch.Tensor) -> Any:
+        raise NotImplementedError
+
+    pullback = linearize
+
+
+class SolveFunction(torch.autograd.Function):
+    """``(y0, t0, t1, t_eval, *inputs of the field) -> (ys, penalty)``, already computed.
+
+    The times are the caller's tensors, or None where they have no history. The cotangent of a time
+    is that of the exact solution: ``dy(t)/dt = f`` at the end and at output times, and a later
+    start is a start on the trajectory through ``(t0, y0)``, further back.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        recording: Recording,
+        result: Result,
+        y0: torch.Tensor,
+        t0: torch.Tensor | None,
+        t1: torch.Tensor | None,
+        t_eval: torch.Tensor | None,
+        *inputs: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hand the result over and keep the recording."""
+        ctx.set_materialize_grads(False)
+        ctx.recording = recording
+        ys = result.ys.clone() if result.ys is recording.problem.y0 else result.ys
+        ctx.time_shapes = [None if t is None else t.shape for t in (t0, t1, t_eval)]
+        # so that in-place changes are noticed, and everything is let go after the reverse pass
+        ctx.save_for_backward(ys, y0, *recording.states())
+        return ys, result.penalty
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, ys_bar: Any, penalty_bar: Any) -> Any:  # type: ignore[override]
+        """Run the reverse pass."""
+        recording: Recording = ctx.recording
+        ys, y0, *states = ctx.saved_tensors
+        nothing = len(ctx.needs_input_grad) - 6
+        if ys_bar is None and penalty_bar is None:
+            return (None,) * (6 + nothing)
+        y0_bar, bars = recording.pull(states, ys, ys_bar, penalty_bar)
+        times = _time_cotangents(
+            recording, ctx.needs_input_grad[3:6], ctx.time_shapes, y0, y0_bar, ys, ys_bar
+        )
+        return (None, None, y0_bar, *times, *bars)
+
+
+def _time_cotangents(
+    recording: Recording,
+    needed: Sequence[bool],
+    shapes: Sequence[Any],
+    y0: torch.Tensor,
+    y0_bar: torch.Tensor,
+    ys: torch.Tensor,
+    ys_bar: torch.Tensor | None,
+) -> list[torch.Tensor | None]:
+    problem, field = recording.problem, recording.field
+    cotangents: list[torch.Tensor | None] = [None, None, None]
+
+    def inner(bar: torch.Tensor, t: Any, y: torch.Tensor) -> torch.Tensor:
+        """Real inner product with the field, one number a sample."""
+        k = field.evaluate(t, y)
+        return (bar.conj() * k).real.sum(-1) if k.is_complex() else (bar * k).sum(-1)
+
+    if needed[0]:
+        cotangents[0] = -inner(y0_bar, problem.t0, y0).sum().reshape(shapes[0])
+    if ys_bar is None:
+        return cotangents
+    if needed[1] and problem.t_eval is None:
+        cotangents[1] = inner(ys_bar, problem.t1, ys).sum().reshape(shapes[1])
+    if needed[2]:
+        columns = []
+        for index in range(problem.t_eval.shape[-1]):
+            t = problem.t_eval[..., index]
+            time: Any = float(t) if t.ndim == 0 else torch.as_tensor(t).to(ys.device)
+            columns.append(inner(ys_bar[:, index], time, ys[:, index]))
+        each = torch.stack(columns, dim=-1)
+        cotangents[2] = (each if problem.t_eval.ndim == 2 else each.sum(0)).reshape(shapes[2])
+    return cotangents

@@ -1,0 +1,194 @@
+"""Instructions and bookkeeping on PyTorch tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndereg.backends.base import Problem
+from ndereg.backends.host.floats import FloatMachine
+from ndereg.backends.torch.field import TorchField
+
+
+class HostScalars(FloatMachine):
+    """The control programs of a joint solve, on Python numbers."""
+
+    style = "numbers"
+    joint = True
+    narrow = False
+    is_complex = False
+
+
+_HOST_SCALARS = HostScalars()
+
+
+class TorchMachine:
+    """A machine on tensors of one device.
+
+    Joint: control scalars are Python numbers, and what a step measures is a tensor of shape ``()``
+    that is read once. Independent: control scalars are float64 tensors ``(B, 1)``, and constants
+    of the solve Python numbers. Every tensor is made on the state's device, without a copy from
+    the host that would wait for it.
+    """
+
+    def __init__(self, problem: Problem, field: TorchField) -> None:
+        self.problem = problem
+        self.layout = problem.layout
+        self.joint = problem.layout.batch is None
+        self.device: torch.device = problem.y0.device
+        self.dtype: torch.dtype = problem.y0.dtype
+        self.real: torch.dtype = getattr(torch, problem.layout.real_dtype)
+        self.is_complex: bool = self.dtype.is_complex
+        self.narrow = self.real != torch.float64
+        self.style = f"{'joint' if self.joint else 'independent'} {self.dtype}"
+        self.control: Any = _HOST_SCALARS if self.joint else self
+        self.field = field
+        self.args_bar: list[Any] = [None] * len(field.wrt)
+        self._summed = [False] * len(field.wrt)
+        self._lifted: dict[float, torch.Tensor] = {}
+        self.evaluate = field.evaluate
+        self.linearize = field.linearize
+
+    def pullback(self, linearization: Any, cotangent: torch.Tensor) -> torch.Tensor:
+        """Cotangent of y; those of what the field is differentiated by are accumulated."""
+        y_bar, bars = self.field.pullback(linearization, cotangent)
+        totals, summed = self.args_bar, self._summed
+        for index, bar in enumerate(bars):
+            if bar is None:
+                continue
+            if totals[index] is None:
+                totals[index] = bar
+            elif summed[index]:
+                totals[index].add_(bar)
+            else:  # the first one may share memory with a cotangent
+                totals[index] = totals[index] + bar
+                summed[index] = True
+        return y_bar
+
+    def lift(self, value: Any) -> torch.Tensor:
+        """Return a Python number as a tensor beside the state."""
+        if isinstance(value, torch.Tensor):
+            return value
+        found = self._lifted.get(value)
+        if found is None:
+            found = self._lifted[value] = self._full((), value)
+        return found
+
+    def _full(self, shape: tuple[int, ...], value: float | bool, dtype: Any = None) -> torch.Tensor:
+        if dtype is None:
+            dtype = torch.bool if isinstance(value, bool) else torch.float64
+        return torch.full(shape, value, dtype=dtype, device=self.device)
+
+    # Control scalars
+
+    def scalar(self, value: float | bool) -> Any:
+        """Return a control scalar, the same for all samples."""
+        return value if self.joint else self._full((self.layout.samples, 1), value)
+
+    def constant(self, value: float) -> Any:
+        """Return a control scalar that stays as it is."""
+        return value
+
+    def read(self, value: Any) -> Any:
+        """Return a scalar that a vector program computed as a control scalar."""
+        return value.item() if self.joint and isinstance(value, torch.Tensor) else value
+
+    def select(self, flag: Any, yes: Any, no: Any) -> Any:
+        """``yes`` where the flag holds, else ``no``."""
+        if isinstance(flag, bool):
+            return yes if flag else no
+        return torch.where(flag, self.lift(yes), self.lift(no))
+
+    def summary(self, flags: Sequence[Any], counts: Sequence[Any]) -> tuple[list[bool], list[int]]:
+        """Whether any sample has each flag, and the largest of each count."""
+        if self.joint:
+            return list(flags), list(counts)
+        found = [flag.any() for flag in flags] + [count.amax() for count in counts]
+        read = torch.stack([value.to(torch.int64) for value in found]).tolist()
+        return [bool(value) for value in read[: len(flags)]], read[len(flags) :]
+
+    def scalars_of(self, values: Any) -> Any:
+        """Return an array ``(B,)`` as a scalar that programs read; None is zero."""
+        shape = () if self.joint else (self.layout.samples, 1)
+        if values is None:
+            return self._full(shape, 0.0)
+        return values.to(torch.float64).reshape(shape)
+
+    # Results
+
+    def zeros(self) -> torch.Tensor:
+        """Return a zero state ``(B, n)``."""
+        return torch.zeros_like(self.problem.y0)
+
+    def blank(self, times: int) -> torch.Tensor:
+        """Room for ``times`` states, filled with nan."""
+        shape = (self.layout.samples, times, self.layout.entries)
+        return self._full(shape, math.nan, self.dtype)
+
+    def column(self, values: Sequence[Any]) -> torch.Tensor:
+        """Control scalars, one a row, as an array ``(rows, B)``."""
+        shape = (len(values), self.layout.samples)
+        if any(isinstance(value, torch.Tensor) for value in values):
+            rows = [self.lift(value).expand(self.scalar_shape) for value in values]
+            return torch.stack([row.to(torch.promote_types(row.dtype, torch.float64))
+                                if row.dtype.is_floating_point else row for row in rows]
+                               ).reshape(shape)  # fmt: skip
+        flags = bool(values) and isinstance(values[0], bool)
+        dtype = torch.bool if flags else torch.float64
+        return torch.tensor(values, dtype=dtype, device=self.device).reshape(shape)
+
+    @property
+    def scalar_shape(self) -> tuple[int, ...]:
+        """Shape of a scalar that a program computes."""
+        return () if self.joint else (self.layout.samples, 1)
+
+    def counter(self, value: Any) -> Any:
+        """Return a control scalar as integers ``(B,)``; on the host where it is a Python number."""
+        if isinstance(value, torch.Tensor):
+            return value.to(torch.int64).reshape(self.layout.samples)
+        return np.full(self.layout.samples, int(value), dtype=np.int64)
+
+    def vector(self, value: torch.Tensor) -> torch.Tensor:
+        """Return a scalar as ``(B,)`` in the real dtype of the state."""
+        return value.to(self.real).reshape(self.layout.samples)
+
+    # Output times of samples that have steps of their own
+
+    def sample_times(self, t_eval: Any) -> torch.Tensor:
+        """Output times, one row a sample."""
+        times = torch.as_tensor(t_eval, dtype=torch.float64).to(self.device)
+        return times.expand(self.layout.samples, times.shape[-1]).contiguous()
+
+    def positions(self) -> torch.Tensor:
+        """Position 0 for every sample."""
+        return self._full((self.layout.samples, 1), 0, torch.int64)
+
+    def count(self, flags: torch.Tensor) -> torch.Tensor:
+        """Count the set flags of each sample."""
+        return flags.sum(-1, keepdim=True)
+
+    def next_time(self, times: torch.Tensor, positions: torch.Tensor) -> tuple[Any, Any, Any]:
+        """Position, time and existence of the next output of each sample."""
+        index = positions.clamp(max=times.shape[-1] - 1)
+        return index, times.gather(-1, index), positions < times.shape[-1]
+
+    def advance_positions(self, positions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Step past an answered output."""
+        return positions + present
+
+    def put(
+        self, ys: torch.Tensor, index: torch.Tensor, present: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Write a state at each sample's position where present."""
+        at = index.unsqueeze(-1).expand(-1, 1, ys.shape[-1])
+        kept = torch.where(present.unsqueeze(-1), value.unsqueeze(1), ys.gather(1, at))
+        return ys.scatter_(1, at, kept)
+
+    def take(self, ys_bar: torch.Tensor, index: torch.Tensor, present: torch.Tensor) -> Any:
+        """Cotangent at each sample's position, 0 where not present."""
+        at = index.unsqueeze(-1).expand(-1, 1, ys_bar.shape[-1])
+        return ys_bar.gather(1, at).squeeze(1).masked_fill(~present, 0)
