@@ -96,7 +96,10 @@ def _setup(programs: Programs, rows: ForwardRows) -> list[str]:
     lines = ["n = y0.shape[0]"]
     lines += [f"{name} = W[{i}]" for i, name in enumerate(rows.names)]
     lines += [f"{name} = parameters[{i}]" for i, name in enumerate(PARAMETERS)]
-    lines += [f"{name} = {value!r}" for name, value in zip(MEMORY, MEMORY_START, strict=True)]
+    # not the literal False: programs called with a literal would be compiled a second time
+    start = {name: "t0 != t0" if value is False else repr(value)
+             for name, value in zip(MEMORY, MEMORY_START, strict=True)}  # fmt: skip
+    lines += [f"{name} = {value}" for name, value in start.items()]
     for i, term in enumerate(spec.terms):
         lines += [f"P{i} = 0.0", f"weight{i} = weights[{i}]"]
         if term.reduce == "max":

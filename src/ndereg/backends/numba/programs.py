@@ -364,7 +364,9 @@ class _Emitter:
                     continue
                 name = self.names[slot]
                 if self.kinds[slot] in _VECTORS:
-                    loads[slot] = f"x{name} = {self.places[slot]}[i]"
+                    # scratch rows have the dtype of the state, also where they hold moduli
+                    real = ".real" if self.numbers.complex and self.kinds[slot] == "real" else ""
+                    loads[slot] = f"x{name} = {self.places[slot]}[i]{real}"
                 elif self.kinds[slot] == "scalar" and not isinstance(instruction, Spread):
                     head.append(f"c{name} = {self.numbers.cast(name)}")
         body = list(loads.values())

@@ -47,7 +47,7 @@ def _setup(programs: Programs) -> list[str]:
     lines += [f"rtol = parameters[{PARAMETERS.index('rtol')}]"]
     lines += [f"atol = parameters[{PARAMETERS.index('atol')}]"]
     lines += [f"naccept = info[{INFO.index('naccept')}]", f"t_last = info[{INFO.index('t_end')}]"]
-    lines += ["direction = 1.0 if t1 >= t0 else -1.0", "first_map = 0"]
+    lines += ["direction = 1.0 if t1 >= t0 else -1.0", "first_map = 0 * rows"]
     for i, term in enumerate(spec.terms):
         lines.append(f"weight{i} = weights[{i}]")
         if term.reduce == "max":
@@ -64,8 +64,8 @@ def _setup(programs: Programs) -> list[str]:
                    if name in programs.sources)  # fmt: skip
         sample = f", {programs.kernels.sample}" if programs.kernels.sample else ""
         lines += [
-            f"map_later = {used}",
-            f"map_first = {used + 1}",
+            f"map_later = {used} + first_map",
+            f"map_first = {used + 1} + first_map",
             "for i in range(n):",
             "    kbar[i] = 0.0",
             "    y_later[i] = end[i]",
