@@ -1,4 +1,4 @@
-"""Matrix products in compiled code, on views of flat arrays.
+"""Matrix products in compiled code, on the entries of flat arrays.
 
 ``numba_xxgemm`` and ``numba_xxgemv`` are part of Numba's runtime library (they find SciPy's BLAS).
 They are known to Numba by symbol, so that code which calls them can be cached on disk; ``np.dot``
@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
+
+from ndereg.backends.numba.entries import Entries
 
 __all__ = ["gemm", "gemv"]
 
@@ -30,8 +31,8 @@ _SIZE = types.intp
 
 
 def _checked(*arrays: Any) -> Any:
-    """The common dtype of flat arrays that BLAS takes."""
-    dtypes = {array.dtype for array in arrays if isinstance(array, types.Array)}
+    """Return the common dtype of flat arrays that BLAS takes."""
+    dtypes = {array.dtype for array in arrays if isinstance(array, Entries)}
     if len(dtypes) != 1 or not dtypes <= set(_KINDS):
         raise TypingError(f"expected arrays of one dtype of BLAS, received {arrays}")
     return dtypes.pop()
@@ -52,10 +53,9 @@ class _Call:
         letters = (ir.Constant(_CHAR, ord(letter)) for letter in "tn")
         return self.builder.select(flag, *letters)
 
-    def at(self, kind: Any, array: ir.Value, offset: ir.Value) -> ir.Value:
-        """Address of an entry of a flat array."""
-        data = make_array(kind)(self.context, self.builder, array).data
-        return self.builder.bitcast(self.builder.gep(data, [offset]), _BYTES)
+    def at(self, entries: ir.Value, offset: ir.Value) -> ir.Value:
+        """Address of an entry."""
+        return self.builder.bitcast(self.builder.gep(entries, [offset]), _BYTES)
 
     def scalar(self, number: ir.Value) -> ir.Value:
         """Address of a boolean as a number of the arrays' dtype."""
@@ -92,8 +92,8 @@ def gemm(
 ) -> Any:
     """``C = A B``, or ``C += A B`` with ``add``; A is (m, k), B is (k, n), C is (m, n).
 
-    A matrix is a flat array, the offset of its first entry and the stride between its rows;
-    transposed, the stride is the one between its columns.
+    A matrix is the entries of an array, the offset of its first entry and the stride between its
+    rows; transposed, the stride is the one between its columns.
     """
     dtype = _checked(a, b, c)
     size, flag = _SIZE, types.boolean
@@ -104,15 +104,14 @@ def gemm(
         m, n, k, a, a_offset, a_stride, a_t, b, b_offset, b_stride, b_t, *rest = args
         c, c_offset, c_stride, add = rest
         call = _Call(context, builder, dtype)
-        kinds = signature.args
         # BLAS is column-major: it sees the transposes and is asked for Cᵀ = Bᵀ Aᵀ.
         arguments = (
             *(call.kind, call.transposition(b_t), call.transposition(a_t), n, m, k),
             call.scalar(ir.Constant(ir.IntType(1), 1)),
-            *(call.at(kinds[7], b, b_offset), b_stride),
-            *(call.at(kinds[3], a, a_offset), a_stride),
+            *(call.at(b, b_offset), b_stride),
+            *(call.at(a, a_offset), a_stride),
             call.scalar(add),
-            *(call.at(kinds[11], c, c_offset), c_stride),
+            *(call.at(c, c_offset), c_stride),
         )
         return call.run("numba_xxgemm", arguments)
 
@@ -134,7 +133,7 @@ def gemv(
     y_offset: Any,
     add: Any,
 ) -> Any:
-    """``y = A x``, or ``y += A x`` with ``add``; A is (m, n) as for :func:`gemm`, x and y dense."""
+    """``y = A x``, or ``y += A x`` with ``add``; A is (m, n) as in :func:`gemm`."""
     dtype = _checked(a, x, y)
     size, flag = _SIZE, types.boolean
     signature = types.void(size, size, a, size, size, flag, x, size, y, size, flag)
@@ -142,16 +141,15 @@ def gemv(
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         m, n, a, a_offset, a_stride, a_t, x, x_offset, y, y_offset, add = args
         call = _Call(context, builder, dtype)
-        kinds = signature.args
         # Column-major, an untransposed A is the (n, m) matrix Aᵀ and has to be transposed.
         rows, columns = builder.select(a_t, m, n), builder.select(a_t, n, m)
         arguments = (
             *(call.kind, call.transposition(builder.not_(a_t)), rows, columns),
             call.scalar(ir.Constant(ir.IntType(1), 1)),
-            *(call.at(kinds[2], a, a_offset), a_stride),
-            call.at(kinds[6], x, x_offset),
+            *(call.at(a, a_offset), a_stride),
+            call.at(x, x_offset),
             call.scalar(add),
-            call.at(kinds[8], y, y_offset),
+            call.at(y, y_offset),
         )
         return call.run("numba_xxgemv", arguments)
 

@@ -12,8 +12,6 @@ nodes, 50 digits), rounded to double; the intervals are given beside them.
 
 from __future__ import annotations
 
-from llvmlite import ir
-
 from ndereg.backends.numba.lanes import (
     DOUBLE,
     SINGLE,
@@ -222,7 +220,7 @@ def _log1p(x: Lane) -> Lane:
 
 
 def _log_ends(x: Lane, result: Lane) -> Lane:
-    """The logarithm at 0, +inf, NaN and below 0."""
+    """Return the logarithm at 0, +inf, NaN and below 0."""
     result = x.constant(float("-inf")).where(x.equals(0.0), result)
     result = x.where(x.equals(float("inf")), result)
     unordered = x.builder.fcmp_unordered("uno", x.value, x.value)

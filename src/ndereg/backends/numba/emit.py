@@ -7,7 +7,7 @@ arrays; arrays are C-contiguous, and none that is written may overlap another)::
     linearize(t, y, args, work, residuals, out, dims, constants[, sample])
     pullback(t, y, args, work, residuals, k_bar, y_bar, args_bar, dims, constants[, sample])
 
-``t`` is a float64 scalar; ``y``, ``out``, ``k_bar`` and ``y_bar`` are flat and of the state's dtype;
+``t`` is a float64 scalar; ``y``, ``out``, ``k_bar`` and ``y_bar`` are flat, in the state's dtype;
 the leaves of ``args`` and ``args_bar`` have their own shapes and dtypes. ``out`` and ``y_bar`` are
 overwritten, ``args_bar`` is added to. ``work`` and ``residuals`` are flat arrays of the sizes and
 dtypes that the kernel states. ``dims`` and ``constants`` are data of the kernel: one text serves
@@ -46,8 +46,9 @@ from ndereg.backends.numba.compiler import kernel
 from ndereg.backends.numba.elementary import (
     cos, cosh, erf, exp, expm1, log, log1p, sigmoid, sin, sinh, tan, tanh
 )
+from ndereg.backends.numba.entries import entries
 from ndereg.backends.numba.operations import (
-    ceil, flat, floor, is_finite, is_nan, larger, nearest, plus, select, sign, smaller, times
+    ceil, floor, is_finite, is_nan, larger, nearest, plus, select, sign, smaller, times
 )
 """
 
@@ -128,7 +129,7 @@ def emit(graph: Graph, name: str, kind: str = "field", zero: Sequence[bool] = ()
             else:
                 write_item(planner, item, text)
     for i in range(len(work)):
-        text.unpacked(f"w{i}", f"work[{i}]")
+        text.unpacked(f"w{i}", f"entries(work[{i}])")
     parameters = (*_PARAMETERS[kind], "dims", "constants", *(["sample"] * frame.has_sample))
     head = f"@kernel\ndef {name}({', '.join(parameters)}):"
     return Kernel(
@@ -156,16 +157,16 @@ class _Frame:
             positions.pop()
         self._residuals: list[int] = []
         if kind == "pullback":
-            self._give("k_bar", positions.pop())
+            self._give(text.unpacked("k_bar", "entries(k_bar)"), positions.pop())
             while re.fullmatch(r"residual\[\d+\]", names[len(positions) - 1]):
                 self._residuals.insert(0, positions.pop())
         time, state, *self._args = positions
         self._give_time(time)
-        self._give("y", state)
+        self._give(text.unpacked("y", "entries(y)"), state)
         for number, i in enumerate(self._args):
-            self._give(text.unpacked(f"a{number}", f"flat(args[{number}])"), i)
+            self._give(text.unpacked(f"a{number}", f"entries(args[{number}])"), i)
         for number, i in enumerate(self._residuals):
-            self._give(text.unpacked(f"r{number}", f"residuals[{number}]"), i)
+            self._give(text.unpacked(f"r{number}", f"entries(residuals[{number}])"), i)
         for i, node in enumerate(graph.nodes):
             if node.op == "constant" and i not in self.uniform:
                 self._give(text.array(graph.constants[int(str(node.attr("index")))]), i)
@@ -183,16 +184,22 @@ class _Frame:
         """Where the outputs of the graph go."""
         nodes = [self.graph.nodes[i] for i in self.graph.outputs]
         if self.kind == "pullback":
-            names = ["y_bar"] + [
-                self._text.unpacked(f"g{i}", f"flat(args_bar[{i}])") for i in range(len(nodes) - 1)
+            names = [self._text.unpacked("y_bar", "entries(y_bar)")] + [
+                self._text.unpacked(f"g{i}", f"entries(args_bar[{i}])")
+                for i in range(len(nodes) - 1)
             ]
         else:
-            names = ["out"] + [
-                self._text.unpacked(f"r{i}", f"residuals[{i}]") for i in range(len(nodes) - 1)
+            names = [self._text.unpacked("out", "entries(out)")] + [
+                self._text.unpacked(f"r{i}", f"entries(residuals[{i}])")
+                for i in range(len(nodes) - 1)
             ]
             self._residuals = list(self.graph.outputs[1:])
         return [
-            Output(i, Buffer("output", name, node.dtype, node.size), self.kind == "pullback" and number > 0)
+            Output(
+                i,
+                Buffer("output", name, node.dtype, node.size),
+                self.kind == "pullback" and number > 0,
+            )
             for number, (i, node, name) in enumerate(
                 zip(self.graph.outputs, nodes, names, strict=True)
             )

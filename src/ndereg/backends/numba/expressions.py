@@ -16,25 +16,45 @@ FLOATS = frozenset({"float32", "float64"})
 COMPLEX = frozenset({"complex64", "complex128"})
 
 _INFIX = {
-    **{"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "remainder": "%"},
-    **{"lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "&", "or": "|"},
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "pow": "**",
+    "remainder": "%",
+    "lt": "<",
+    "le": "<=",
+    "eq": "==",
+    "ne": "!=",
+    "and": "&",
+    "or": "|",
 }
 #: Of reals; ours where they exist, else the C library's.
 _REAL = {
     **{name: name for name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tan")},
     **{name: name for name in ("sinh", "cosh", "tanh", "erf", "sigmoid", "sign")},
-    **{"sqrt": "math.sqrt", "arcsin": "math.asin", "arccos": "math.acos"},
-    **{"arctan": "math.atan", "arcsinh": "math.asinh", "arccosh": "math.acosh"},
-    **{"arctanh": "math.atanh", "atan2": "math.atan2", "abs": "abs"},
-    **{"floor": "floor", "ceil": "ceil", "round": "nearest"},
-    **{"minimum": "smaller", "maximum": "larger"},
-    **{"isfinite": "is_finite", "isnan": "is_nan"},
+    "sqrt": "math.sqrt",
+    "arcsin": "math.asin",
+    "arccos": "math.acos",
+    "arctan": "math.atan",
+    "arcsinh": "math.asinh",
+    "arccosh": "math.acosh",
+    "arctanh": "math.atanh",
+    "atan2": "math.atan2",
+    "abs": "abs",
+    "floor": "floor",
+    "ceil": "ceil",
+    "round": "nearest",
+    "minimum": "smaller",
+    "maximum": "larger",
+    "isfinite": "is_finite",
+    "isnan": "is_nan",
 }
 _OPERATOR_OF_BOOLEANS = {"add": "|", "mul": "&", "minimum": "&", "maximum": "|"}
 
 
 def literal(value: Any, dtype: str) -> str:
-    """A constant in the text, of exactly this dtype."""
+    """Return a constant in the text, of exactly this dtype."""
     if dtype == "bool":
         return str(bool(value))
     if dtype == "int64":
@@ -55,7 +75,7 @@ def _real(number: float) -> str:
 
 
 def expression(op: str, operands: list[str], source: str, dtype: str) -> str:
-    """The operation on named operands of dtype ``source`` (of the last one, for ``where``)."""
+    """Return the operation on named operands of dtype ``source`` (the last's, for ``where``)."""
     first = operands[0]
     if op == "cast":
         return _cast(first, source, dtype)
@@ -104,7 +124,7 @@ def _cast(operand: str, source: str, dtype: str) -> str:
 
 
 def initial(op: str, dtype: str) -> str:
-    """What a reduction starts from."""
+    """Return what a reduction starts from."""
     if op == "max" and dtype == "int64":
         return str(np.iinfo(np.int64).min)
     start = {"sum": 0, "prod": 1, "max": float("-inf") if dtype in FLOATS else 0}[op]
@@ -112,7 +132,7 @@ def initial(op: str, dtype: str) -> str:
 
 
 def accumulation(op: str, total: str, value: str, dtype: str) -> str:
-    """The text of a reduction's next partial result."""
+    """Return the text of a reduction's next partial result."""
     if op == "max":
         return f"{total} | {value}" if dtype == "bool" else f"larger({total}, {value})"
     if dtype in FLOATS:

@@ -60,6 +60,7 @@ class Task:
     after: tuple[Task, ...]
     order: float
     root: bool  # dest is the home of the node
+    terms: tuple[int, ...] = ()  # of a sum, in place of the node
     place: int = -1
 
 
@@ -170,7 +171,7 @@ class Planner:
         return i in self.homes or i in self.uniform
 
     def table(self, i: int) -> NDArray[np.int64]:
-        """The indices of a gather or scatter."""
+        """Return the indices of a gather or scatter."""
         return np.array(self.nodes[i].attr("indices"), dtype=np.int64)
 
     # Destinations
@@ -187,10 +188,13 @@ class Planner:
         self.homes[node] = contiguous(output.buffer, self.nodes[node].shape)
         return node
 
-    def _materialise(self, i: int) -> View:
-        """Give a value memory of its own, and the tasks that fill it."""
+    def _materialise(self, i: int, addressed: bool = False) -> View:
+        """Give a value memory of its own, and the tasks that fill it.
+
+        A single entry is a local variable, unless it is ``addressed`` by what reads it.
+        """
         node = self.nodes[i]
-        local = node.size == 1 and node.op in ELEMENTWISE | REDUCTIONS | VIEWS
+        local = node.size == 1 and node.op in ELEMENTWISE | REDUCTIONS | VIEWS and not addressed
         role = "scalar" if local else "scratch"
         buffer = Buffer(role, f"s{i}" if local else "", node.dtype, node.size)
         self.homes[i] = contiguous(buffer, node.shape)
@@ -235,11 +239,9 @@ class Planner:
                 return self._task("store", i, dest, accumulate, after)
         if node.op in {"embed", "put_sample", "concat"}:
             return self._expand_parts(node, dest, accumulate, after)
-        if node.op == "add" and any(self._is_direct(j) for j in node.inputs):
-            first, second = sorted(node.inputs)
-            tasks = self._expand(first, dest, accumulate, after)
-            added = accumulate or bool(tasks)
-            return tasks + self._expand(second, dest, added, tasks or after)
+        direct = [j for j in self._terms(i) if self._is_direct(j)]
+        if direct:
+            return self._expand_sum(i, direct, dest, accumulate, after)
         if node.op == "matmul":
             if matrix_layout(dest) is not None:
                 return self._task("matmul", i, dest, accumulate, after)
@@ -256,10 +258,36 @@ class Planner:
             self._materialise(i)
         return self._task("store", i, dest, accumulate, after, root)
 
+    def _expand_sum(
+        self, i: int, direct: Sequence[int], dest: View, accumulate: bool, after: Sequence[Task]
+    ) -> list[Task]:
+        """Products are added to the other terms, which a single loop puts there before.
+
+        BLAS would fill its result with zeros first, so a bias added this way costs nothing.
+        """
+        rest = tuple(j for j in self._terms(i) if j not in direct)
+        tasks: list[Task] = []
+        if rest:
+            tasks = self._task("store", max(rest), dest, accumulate, after)
+            tasks[0].terms = rest
+        for j in sorted(direct):
+            tasks += self._expand(j, dest, accumulate or bool(tasks), tasks or after)
+        return tasks
+
+    def _terms(self, i: int) -> list[int]:
+        """Terms of a sum, of which no partial sum is needed elsewhere; empty for no sum."""
+        if self.nodes[i].op != "add":
+            return []
+        terms: list[int] = []
+        for j in self.nodes[i].inputs:
+            inner = [] if j in self._shared or j in self.homes else self._terms(j)
+            terms += inner or [j]
+        return terms
+
     def _expand_parts(
         self, node: Node, dest: View, accumulate: bool, after: Sequence[Task]
     ) -> list[Task]:
-        """The value is made of others, each in its own region of ``dest``."""
+        """Return the value is made of others, each in its own region of ``dest``."""
         if node.op == "concat":
             tasks, start = [], 0
             for j in node.inputs:
@@ -269,11 +297,9 @@ class Planner:
                 start += length
                 tasks += self._expand(j, dest.slice(region), accumulate, after)
             return tasks
-        region = (
-            dest.slice(node_ranges(node)) if node.op == "embed" else dest.row(axis_of(node))
-        )
+        inside = dest.slice(node_ranges(node)) if node.op == "embed" else dest.row(axis_of(node))
         filled = [] if accumulate else self._task("fill", node.inputs[0], dest, False, after)
-        inner = self._expand(node.inputs[0], region, accumulate, filled or after)
+        inner = self._expand(node.inputs[0], inside, accumulate, filled or after)
         if filled:
             filled[0].order = min(task.order for task in [*filled, *inner])
         return filled + inner
@@ -300,7 +326,8 @@ class Planner:
             return
         node = self.nodes[task.node]
         if task.kind == "store":
-            yield from self.leaves(task.node, (), task.root)
+            for i in task.terms or (task.node,):
+                yield from self.leaves(i, (), task.root)
         elif task.kind == "reduce":
             yield from self.leaves(node.inputs[0], ())
         else:
@@ -308,17 +335,19 @@ class Planner:
                 yield from self._whole(i, matrix=task.kind == "matmul")
 
     def _whole(self, i: int, matrix: bool) -> Iterator[tuple[int, View]]:
-        """A value that is read by something other than an elementwise loop."""
+        """Return a value that is read by something other than an elementwise loop."""
         leaf, trail = self.source(i)
-        if leaf not in self.homes:
-            self._materialise(leaf)
-        view = self.along(leaf, trail)
-        if view is None or (matrix and matrix_layout(view) is None):
+        if leaf not in self.homes and leaf not in self.uniform:
+            self._materialise(leaf, addressed=True)
+        view = self.along(leaf, trail) if leaf in self.homes else None
+        if view is None or view.buffer.role == "scalar":
+            leaf, view = i, self._materialise(i, addressed=True)
+        elif matrix and matrix_layout(view) is None:
             leaf, view = i, self._materialise(i)
         yield leaf, view
 
     def source(self, i: int) -> tuple[int, Trail]:
-        """The node that has or could have memory, under the structural nodes above it."""
+        """Return the node that has or could have memory, under the structural nodes above it."""
         trail: Trail = ()
         while i not in self.homes and self.nodes[i].op in VIEWS:
             trail = (i, *trail)
@@ -326,7 +355,7 @@ class Planner:
         return i, trail
 
     def along(self, leaf: int, trail: Trail) -> View | None:
-        """The view of a value in memory through structural nodes, None where there is none."""
+        """Return the view of a value through structural nodes, None where there is none."""
         view: View | None = self.homes[leaf]
         for i in trail:
             view = None if view is None else view.apply(self.nodes[i])
@@ -349,6 +378,7 @@ class Planner:
                 yield from self.leaves(j, trail)
 
     def read(self, leaf: int, trail: Trail) -> tuple[int, View]:
+        """Return what is read, and how, for a value in memory under structural nodes."""
         view: View | None = self.homes[leaf]
         for position, i in enumerate(trail):
             assert view is not None
@@ -366,6 +396,8 @@ class Planner:
     def _wants_memory(self, i: int, trail: Trail) -> bool:
         node = self.nodes[i]
         if node.size == 1:
+            return True
+        if any(self._is_direct(j) for j in self._terms(i)):
             return True
         if self._is_cheap(i):
             return False

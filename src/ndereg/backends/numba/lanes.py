@@ -78,7 +78,7 @@ class Bits:
         return self.builder.icmp_signed("==", self.value, self._other(other))
 
     def as_lane(self) -> Lane:
-        """The float of these bits."""
+        """Return the float of these bits."""
         return Lane(
             self.builder,
             self.format,
@@ -86,7 +86,7 @@ class Bits:
         )
 
     def to_float(self) -> Lane:
-        """The float of this integer's value."""
+        """Return the float of this integer's value."""
         return Lane(
             self.builder,
             self.format,
@@ -109,7 +109,7 @@ class Lane:
         return Lane(self.builder, self.format, value)
 
     def constant(self, number: float) -> Lane:
-        """A constant of this format."""
+        """Return a constant of this format."""
         return self._new(ir.Constant(self.format.float_type, number))
 
     def __add__(self, other: Lane | float) -> Lane:
@@ -150,7 +150,7 @@ class Lane:
         return self.builder.fcmp_ordered("==", self.value, self._other(other))
 
     def call(self, name: str, *others: Lane | float) -> Lane:
-        """An LLVM intrinsic of this value and the others, all of this format."""
+        """Return an LLVM intrinsic of this value and the others, all of this format."""
         kind = self.format.float_type
         values = [self.value, *(self._other(other) for other in others)]
         function = self.builder.module.declare_intrinsic(
@@ -171,7 +171,7 @@ class Lane:
         return self.call("fabs")
 
     def with_sign_of(self, other: Lane) -> Lane:
-        """This magnitude with another value's sign."""
+        """Return the magnitude with another value's sign."""
         return self.call("copysign", other)
 
     def where(self, condition: ir.Value, otherwise: Lane | float) -> Lane:
@@ -187,7 +187,7 @@ class Lane:
         return self.constant(bound).where(self < bound, self)
 
     def bits(self) -> Bits:
-        """The bit pattern as an integer."""
+        """Return the bit pattern as an integer."""
         return Bits(
             self.builder,
             self.format,
@@ -195,7 +195,7 @@ class Lane:
         )
 
     def rounded(self) -> tuple[Lane, Bits]:
-        """The nearest integer, as a float and as an integer; for magnitudes below 2^mantissa / 4.
+        """Return the nearest integer as a float and as an integer, for |x| < 2^mantissa / 4.
 
         Through the magic constant rather than a conversion: a NaN is then an arbitrary integer
         instead of undefined behaviour, and every instruction has a packed form.
@@ -205,13 +205,13 @@ class Lane:
         return shifted - magic, shifted.bits() - magic.bits()
 
     def widened(self) -> Lane:
-        """This value in double precision."""
+        """Return the value in double precision."""
         if self.format is DOUBLE:
             return self
         return Lane(self.builder, DOUBLE, self.builder.fpext(self.value, DOUBLE.float_type))
 
     def narrowed(self, form: Format) -> Lane:
-        """This value rounded to a format."""
+        """Return the value rounded to a format."""
         if self.format is form:
             return self
         return Lane(self.builder, form, self.builder.fptrunc(self.value, form.float_type))

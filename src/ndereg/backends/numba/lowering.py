@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import cast
 
 from ndereg.backends.numba.views import axes_of, axis_of
@@ -65,7 +66,7 @@ class _Lowering(Builder):
         return super().matmul(x, y)
 
     def sliced_product(self, x: int, ranges: list[range]) -> int:
-        """A slice of ``x``, which nothing else reads, moved in front of a matrix product."""
+        """Return a slice of ``x``, which nothing else reads, moved in front of a matrix product."""
         node = self.node(x)
         if node.op == "matmul":
             (*batch, rows, columns), (a, b) = ranges, node.inputs
@@ -75,8 +76,15 @@ class _Lowering(Builder):
             )
         return self.slice(x, ranges)
 
+    def gather(self, x: int, axis: int, indices: Sequence[int]) -> int:
+        """Gathering from a single row repeats it."""
+        shape = self.shape(x)
+        if shape[axis] == 1:
+            return self.broadcast(x, (*shape[:axis], len(indices), *shape[axis + 1 :]))
+        return super().gather(x, axis, indices)
+
     def _products(self, x: int, y: int) -> int:
-        """The product without BLAS."""
+        """Return the product without BLAS."""
         (*batch, m, k), n = self.shape(x), self.shape(y)[-1]
         batch = list(self.shape(x)[:-2]) if len(self.shape(x)) > 2 else list(self.shape(y)[:-2])
         shape = (*batch, m, k, n)
@@ -115,7 +123,7 @@ class _Lowering(Builder):
         return self.broadcast(node.inputs[0], shortened)
 
     def _constant_reshaped(self, x: int, shape: tuple[int, ...], axis: int) -> int | None:
-        """The same through a reshape that only adds or drops axes of length one."""
+        """Return the same through a reshape that only adds or drops axes of length one."""
         before = self.shape(x)
         if [length for length in before if length != 1] != [n for n in shape if n != 1]:
             return None
@@ -128,7 +136,7 @@ class _Lowering(Builder):
         return None if inner is None else self.reshape(inner, shortened)
 
     def _parts(self, x: int, axis: int) -> list[int] | None:
-        """What ``x`` is the concatenation of along an axis, where it pays to know."""
+        """Return what ``x`` is the concatenation of along an axis, where it pays to know."""
         node = self.node(x)
         if node.op == "permute":
             parts = self._parts(node.inputs[0], axes_of(node)[axis])
@@ -141,7 +149,7 @@ class _Lowering(Builder):
         return list(node.inputs)
 
     def _inner_parts(self, x: int, y: int) -> int | None:
-        """A concatenation along the axis that is summed over."""
+        """Return a concatenation along the axis that is summed over."""
         left, right = self._parts(x, 1), self._parts(y, 0)
         if left is None and right is None:
             return None
@@ -160,7 +168,7 @@ class _Lowering(Builder):
         return result
 
     def _outer_parts(self, x: int, y: int) -> int | None:
-        """A concatenation of rows of the left or of columns of the right operand."""
+        """Return a concatenation of rows of the left or of columns of the right operand."""
         rows, columns = self._parts(x, 0), self._parts(y, 1)
         if rows is not None:
             return self.concat([self.matmul(i, y) for i in rows], 0)
@@ -169,7 +177,7 @@ class _Lowering(Builder):
         return None
 
     def slice(self, x: int, ranges: list[range]) -> int:  # type: ignore[override]
-        """A slice of a transpose is the transpose of a slice, which may simplify further."""
+        """Return a slice of a transpose is the transpose of a slice, which may simplify further."""
         node = self.node(x)
         if node.op == "permute":
             axes = axes_of(node)

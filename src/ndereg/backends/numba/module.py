@@ -22,11 +22,12 @@ from types import ModuleType
 
 import llvmlite
 import numba
+import platformdirs
 
 __all__ = ["cache_directory", "load"]
 
 #: Sources that Numba does not know a kernel to depend on.
-_LINKED = ("blas.py", "compiler.py", "elementary.py", "lanes.py", "operations.py")
+_LINKED = ("blas.py", "compiler.py", "elementary.py", "entries.py", "lanes.py", "operations.py")
 
 _loaded: dict[str, ModuleType] = {}
 _lock = threading.Lock()
@@ -64,23 +65,15 @@ def load(source: str) -> ModuleType:
 
 
 def cache_directory() -> Path:
-    """The folder for generated modules; not created yet."""
-    chosen = os.environ.get("NDEREG_CACHE_DIR")
-    if chosen:
-        root = Path(chosen)
-    elif sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "ndereg"
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches" / "ndereg"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ndereg"
+    """Return the folder for generated modules; not created yet."""
+    root = os.environ.get("NDEREG_CACHE_DIR") or platformdirs.user_cache_dir("ndereg", False)
     python = f"{sys.implementation.cache_tag}-{platform.machine()}"
-    return root / f"numba-{numba.__version__}-{python}"
+    return Path(root) / f"numba-{numba.__version__}-{python}"
 
 
 @functools.cache
 def _environment() -> str:
-    """What compiled code depends on beside its own source."""
+    """Return what compiled code depends on beside its own source."""
     digest = hashlib.sha256()
     for name in _LINKED:
         digest.update(Path(__file__).with_name(name).read_bytes())
@@ -97,7 +90,7 @@ def _check_blas(source: str) -> None:
 
 
 def _written(source: str, digest: str) -> Path:
-    """The file of a source, written if it is not there yet."""
+    """Return the file of a source, written if it is not there yet."""
     for directory in (cache_directory, _temporary_directory):
         path = Path(directory()) / f"kernel_{digest}.py"
         with contextlib.suppress(OSError):

@@ -84,7 +84,7 @@ class _Tracer:
             view, reduced = _along_operand(task.dest, source, axes_of(node))
             self.body.steps.append(_Reduce(view, node.op, value, task.accumulate, reduced))
             return
-        value = self._value(task.node, (), task.root)
+        value = self._sum(task.terms) if task.terms else self._value(task.node, (), task.root)
         if task.root:
             self._locals[task.node] = value
         if task.dest is not None:
@@ -93,8 +93,16 @@ class _Tracer:
             else:
                 self.body.steps.append(_Store(task.dest.squeezed, value, task.accumulate))
 
+    def _sum(self, terms: Sequence[int]) -> str:
+        total, *rest = (self._value(i, ()) for i in terms)
+        for value in rest:
+            name = self._text.fresh("v")
+            self.body.steps.append(_Compute(name, f"{total} + {value}"))
+            total = name
+        return total
+
     def _value(self, i: int, trail: Trail, root: bool = False) -> str:
-        """The name of a value at the current point."""
+        """Return the name of a value at the current point."""
         planner, node = self._planner, self._planner.nodes[i]
         if i in planner.uniform:
             return self._text.constant(planner.uniform[i], node.dtype)
@@ -139,7 +147,7 @@ _ANYWHERE = Buffer("given", "", "", 0)
 def _along_operand(
     dest: View, shape: tuple[int, ...], axes: tuple[int, ...]
 ) -> tuple[View, tuple[bool, ...]]:
-    """The result of a reduction as a view over the operand's axes, and which are reduced."""
+    """Return the result of a reduction as a view over the operand's axes, and which are reduced."""
     strides = list(dest.strides)
     lengths = []
     for axis, length in enumerate(shape):

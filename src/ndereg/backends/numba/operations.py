@@ -10,40 +10,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
 __all__ = [
-    *("ceil", "flat", "floor", "is_finite", "is_nan", "larger", "nearest", "plus", "select"),
+    *("ceil", "floor", "is_finite", "is_nan", "larger", "nearest", "plus", "select"),
     *("sign", "smaller", "times"),
 ]
 
 Generator = Callable[[Any, ir.IRBuilder, Any, Any], ir.Value]
-
-
-@intrinsic
-def flat(typing_context: Any, array: types.Array) -> tuple[Any, Generator]:
-    """The entries of a C-contiguous array as one axis, without a copy."""
-    result = types.Array(array.dtype, 1, "C")
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        source = make_array(signature.args[0])(context, builder, args[0])
-        view = make_array(result)(context, builder)
-        entry = context.get_abi_sizeof(context.get_data_type(array.dtype))
-        itemsize = context.get_constant(types.intp, entry)
-        populate_array(
-            view,
-            data=source.data,
-            shape=[source.nitems],
-            strides=[itemsize],
-            itemsize=itemsize,
-            meminfo=source.meminfo,
-            parent=source.parent,
-        )
-        return impl_ret_borrowed(context, builder, result, view._getvalue())
-
-    return result(array), generate
 
 
 @intrinsic
@@ -57,7 +31,7 @@ def select(typing_context: Any, condition: Any, x: Any, y: Any) -> tuple[Any, Ge
 
 
 def _of_lanes(name: str, operands: int) -> Any:
-    """An LLVM intrinsic on floats; ``llvm.maximum`` and such propagate NaN, as NumPy does."""
+    """Return an LLVM intrinsic on floats; ``llvm.maximum`` and others keep NaN, as NumPy does."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         if isinstance(signature.args[0], types.Integer | types.Boolean):
@@ -131,7 +105,7 @@ def sign(typing_context: Any, x: Any) -> tuple[Any, Generator]:
 
 
 def _reassociating(name: str) -> Any:
-    """An accumulation of reals that the compiler may split into partial results."""
+    """Return an accumulation of reals that the compiler may split into partial results."""
 
     def accumulate(typing_context: Any, total: Any, x: Any) -> tuple[Any, Generator]:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:

@@ -16,7 +16,7 @@ def write_item(planner: Planner, item: Item, text: Text) -> None:
     """Append a matrix product, a gather or a scatter to the text."""
     (task,) = item.tasks
     if task.kind == "matmul":
-        _write_product(task, *item.operands, text=text)
+        _write_product(task, item.operands[0], item.operands[1], text)
     else:
         _write_indexed(planner, task, item.operands[0], text)
 
@@ -41,11 +41,8 @@ def _last(view: View) -> View:
     return replace(view, shape=view.shape[-2:], strides=view.strides[-2:])
 
 
-def _call(
-    matrices: tuple[View, ...], starts: tuple[str, ...], accumulate: bool, text: Text
-) -> str:
+def _call(matrices: tuple[View, ...], starts: tuple[str, ...], accumulate: bool, text: Text) -> str:
     a, b, c = matrices
-    (m, k), n = a.shape, b.shape[1]
     start_a, start_b, start_c = starts
     if _is_dense_vector(b, 0) and _is_dense_vector(c, 0):
         matrix, vector, result = (a, start_a), (b, start_b), (c, start_c)
@@ -73,9 +70,7 @@ def _layout(view: View) -> tuple[bool, int]:
     return layout
 
 
-def _gemm(
-    matrices: tuple[View, ...], starts: tuple[str, ...], accumulate: bool, text: Text
-) -> str:
+def _gemm(matrices: tuple[View, ...], starts: tuple[str, ...], accumulate: bool, text: Text) -> str:
     a, b, c = matrices
     start_a, start_b, start_c = starts
     if _layout(c)[0]:  # column-major: Cᵀ = Bᵀ Aᵀ

@@ -136,7 +136,7 @@ class _Scalars:
         return self._named[computed]
 
     def _entry(self, i: int, index: Index) -> str | None:
-        """The name of an entry; None where it is known to be an added zero."""
+        """Return the name of an entry; None where it is known to be an added zero."""
         key = (i, index)
         if key not in self._entries:
             self._entries[key] = self._computed(i, index)
@@ -165,7 +165,7 @@ class _Scalars:
         return self._structural(node, index)
 
     def _given(self, i: int) -> tuple[bool, View | None]:
-        """A view of an argument, if that is what the node is."""
+        """Return a view of an argument, if that is what the node is."""
         trail = []
         while i not in self._homes and self._graph.nodes[i].op in VIEWS:
             trail.append(self._graph.nodes[i])
@@ -189,10 +189,7 @@ class _Scalars:
             if values[-1] is None:
                 return values[0] if node.op != "neg" else None
             if values[0] is None:
-                if node.op == "add":
-                    return values[1]
-                values, node_op = [values[-1]], "neg"
-                return self._name(expression(node_op, values, node.dtype, node.dtype))
+                return values[-1] if node.op == "add" else self._name(f"-{values[-1]}")
         operands = [self._certain(j, index) for j in node.inputs]
         source = nodes[node.inputs[-1]].dtype
         return self._name(expression(node.op, operands, source, node.dtype))
@@ -205,9 +202,7 @@ class _Scalars:
             range(length) if axis in axes else (j := next(kept), j + 1)
             for axis, length in enumerate(shape)
         ]
-        points = itertools.product(
-            *(r if isinstance(r, range) else range(*r) for r in ranges)
-        )
+        points = itertools.product(*(r if isinstance(r, range) else range(*r) for r in ranges))
         return self._total(node.op, [self._entry(operand, point) for point in points], node.dtype)
 
     def _total(self, op: str, values: Sequence[str | None], dtype: str) -> str | None:

@@ -62,9 +62,9 @@ def _lives(plan: Plan) -> dict[Buffer, _Life]:
                 life.end = max(life.end, place)
     last_reads: dict[Buffer, list[View]] = {}
     for _, view, place, local in plan.reads:
-        life = lives.get(view.buffer)
-        if life is None or local:
+        if local or view.buffer not in lives:
             continue
+        life = lives[view.buffer]
         if place > life.end or view.buffer not in last_reads:
             last_reads[view.buffer] = []
         life.end = max(life.end, place)

@@ -55,12 +55,12 @@ class Text:
     # Names and numbers
 
     def fresh(self, prefix: str) -> str:
-        """A name not used yet."""
+        """Return a name not used yet."""
         self._names += 1
         return f"{prefix}{self._names}"
 
     def size(self, number: int) -> str:
-        """A length, stride or offset."""
+        """Return a length, stride or offset."""
         if number < 0:
             return f"-{self.size(-number)}"
         if number <= SMALL:
@@ -68,11 +68,11 @@ class Text:
         return self._dims.setdefault(number, f"d{len(self._dims)}")
 
     def constant(self, value: Any, dtype: str) -> str:
-        """A number of the graph, with exactly its dtype."""
+        """Return a number of the graph, with exactly its dtype."""
         return self.typed(literal(value, dtype), dtype)
 
     def typed(self, text: str, dtype: str) -> str:
-        """A number already written; named once at the top if it needs a conversion."""
+        """Return a number already written; named once at the top if it needs a conversion."""
         if dtype in {"float64", "int64", "bool"}:
             return f"({text})" if text.startswith("-") else text
         return self._constants.setdefault(text, f"c{len(self._constants)}")
@@ -82,20 +82,20 @@ class Text:
         flat = np.ascontiguousarray(value).reshape(-1)
         for number, known in enumerate(self._arrays):
             if known.dtype == flat.dtype and np.array_equal(known, flat):
-                return self.unpacked(f"q{number}", f"constants[{number}]")
+                return self.unpacked(f"q{number}", f"entries(constants[{number}])")
         self._arrays.append(flat)
         number = len(self._arrays) - 1
-        return self.unpacked(f"q{number}", f"constants[{number}]")
+        return self.unpacked(f"q{number}", f"entries(constants[{number}])")
 
     def unpacked(self, name: str, source: str) -> str:
-        """A name for part of an argument, assigned at the top."""
+        """Return a name for part of an argument, assigned at the top."""
         self._unpacked[name] = source
         return name
 
     # Entries
 
     def index(self, view: View, table: tuple[int, str] | None = None) -> str:
-        """The flat index of the current point; ``table`` maps one axis through an array."""
+        """Return the flat index of the current point; ``table`` maps one axis through an array."""
         terms = [] if view.offset == 0 else [self.size(view.offset)]
         if view.sample_stride:
             terms.append(self._scaled("sample", view.sample_stride))
@@ -111,7 +111,7 @@ class Text:
         return name if stride == 1 else f"{name} * {self.size(stride)}"
 
     def entry(self, view: View) -> str:
-        """The entry of a view at the current point."""
+        """Return the entry of a view at the current point."""
         return f"{view.buffer.name}[{self.index(view)}]"
 
     # The whole
@@ -127,7 +127,7 @@ class Text:
         return tuple(self._arrays)
 
     def assembled(self) -> str:
-        """The body: what is unpacked at the top, then the lines."""
+        """Return the body: what is unpacked at the top, then the lines."""
         body = "\n".join(self._lines)
         used = set(re.findall(r"\w+", body))
         top = [f"{name} = {source}" for name, source in self._unpacked.items() if name in used]
@@ -137,5 +137,5 @@ class Text:
 
 
 def index_name(depth: int) -> str:
-    """The variable of the loop at a depth."""
+    """Return the variable of the loop at a depth."""
     return "ijklmnpq"[depth] if depth < 8 else f"i{depth}"

@@ -119,7 +119,7 @@ class View:
         return replace(self, shape=shape, strides=tuple(reversed(strides)))
 
     def apply(self, node: Node) -> View | None:
-        """The view of ``node``, a structural operation on the value seen here."""
+        """Return the view of ``node``, a structural operation on the value seen here."""
         if node.op == "broadcast":
             return self.broadcast(node.shape)
         if node.op == "reshape":
@@ -143,7 +143,7 @@ def _merged(view: View) -> list[tuple[int, int]]:
 
 
 def contiguous(buffer: Buffer, shape: tuple[int, ...]) -> View:
-    """The whole buffer in row-major order."""
+    """Return the whole buffer in row-major order."""
     strides, step = [], 1
     for length in reversed(shape):
         strides.append(0 if length == 1 else step)
@@ -152,14 +152,14 @@ def contiguous(buffer: Buffer, shape: tuple[int, ...]) -> View:
 
 
 def axes_of(node: Node) -> tuple[int, ...]:
-    """The axes of a permutation or a reduction."""
+    """Return the axes of a permutation or a reduction."""
     axes = node.attr("axes")
     assert isinstance(axes, tuple)
     return axes
 
 
 def axis_of(node: Node) -> int:
-    """The axis of an operation along one axis."""
+    """Return the axis of an operation along one axis."""
     axis = node.attr("axis")
     assert isinstance(axis, int)
     return axis

@@ -1,0 +1,619 @@
+"""Emitted kernels compute what their graphs do."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+import types
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ndereg import ops
+from ndereg.backends.numba.emit import HEADER, emit
+from ndereg.backends.numba.lowering import lower
+from ndereg.backends.numba.module import load
+from ndereg.structure import flatten
+from ndereg.trace import evaluate, linearize, per_sample, trace
+from ndereg.trace.builder import Builder
+from ndereg.trace.primitives import BINARY, UNARY, takes_complex
+
+TOLERANCE = {"float32": 3e-5, "complex64": 3e-5, "float64": 3e-13, "complex128": 3e-13}
+SAMPLE = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """Kernels of these tests are compiled anew, and leave nothing behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NDEREG_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
+        yield
+
+
+# Running a kernel, compiled or as plain Python
+
+
+def traced(field, y, args=None, batch=None):
+    """The graph of a field for a nested state and args of arrays."""
+    state, state_structure = flatten(y)
+    leaves, args_structure = flatten(args)
+    return trace(
+        field,
+        state_structure=state_structure,
+        state_shapes=[leaf.shape for leaf in state],
+        state_dtypes=[leaf.dtype.name for leaf in state],
+        dtype=np.result_type(*state).name,
+        args_structure=args_structure,
+        args_shapes=[leaf.shape for leaf in leaves],
+        args_dtypes=[leaf.dtype.name for leaf in leaves],
+        batch=batch,
+    )
+
+
+def compiled(kernel):
+    """The compiled function of a kernel."""
+    return getattr(load(HEADER + kernel.source), kernel.name)
+
+
+def interpreted(kernel):
+    """The text of a kernel run by Python, which is slow, but needs no compilation."""
+    names = {"math": math, "np": np, "kernel": lambda function: function, **INTERPRETED}
+    exec(kernel.source, names)
+    return names[kernel.name]
+
+
+def _gemm(m, n, k, *rest):
+    def matrix(entries, offset, stride, transposed, rows, columns):
+        if transposed:
+            return matrix(entries, offset, stride, False, columns, rows).T
+        strides = (stride * entries.itemsize, entries.itemsize)
+        return np.lib.stride_tricks.as_strided(entries[offset:], (rows, columns), strides)
+
+    a, b, (entries, offset, stride, add) = rest[:4], rest[4:8], rest[8:]
+    result = matrix(entries, offset, stride, False, m, n)
+    result[...] = (result if add else 0) + matrix(*a, m, k) @ matrix(*b, k, n)
+
+
+def _gemv(m, n, a, a_offset, a_stride, a_transposed, x, x_offset, y, y_offset, add):
+    _gemm(m, 1, n, a, a_offset, a_stride, a_transposed, x, x_offset, 1, False, y, y_offset, 1, add)
+
+
+INTERPRETED = {
+    **{name: getattr(np, name) for name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tan")},
+    **{name: getattr(np, name) for name in ("sinh", "cosh", "tanh", "sign", "floor", "ceil")},
+    "sigmoid": lambda x: type(x)(1) / (1 + np.exp(-x)),
+    "erf": lambda x: type(x)(math.erf(x)),
+    "nearest": np.rint,
+    "smaller": np.minimum,
+    "larger": np.maximum,
+    "is_finite": np.isfinite,
+    "is_nan": np.isnan,
+    "select": lambda condition, x, y: x if condition else y,
+    "plus": lambda total, x: total + x,
+    "times": lambda total, x: total * x,
+    "entries": lambda array: array.reshape(-1),
+    "gemm": _gemm,
+    "gemv": _gemv,
+}
+
+
+def scratch(specifications):
+    """Arrays full of what must not be read."""
+    return tuple(np.full(size, 77, dtype) for dtype, size in specifications)
+
+
+def inputs_of(graph, seed=0):
+    """Random values for the inputs of a graph."""
+    rng = np.random.default_rng(seed)
+    values = []
+    for i, name in zip(graph.inputs, graph.input_names, strict=True):
+        node = graph.nodes[i]
+        if name == "sample":
+            values.append(np.array(SAMPLE))
+        elif name == "t":
+            values.append(np.full(node.shape, 0.37, node.dtype))
+        elif node.dtype.startswith("complex"):
+            value = rng.normal(size=node.shape) + 1j * rng.normal(size=node.shape)
+            values.append(value.astype(node.dtype))
+        else:
+            values.append(np.array(2 * rng.normal(size=node.shape)).astype(node.dtype))
+    return values
+
+
+def close(received, expected, what):
+    """Equal up to rounding, relative to the largest entry; equal NaN and infinities."""
+    if expected.dtype.kind not in "fc":
+        np.testing.assert_array_equal(received, expected, err_msg=what)
+        return
+    tolerance = TOLERANCE[expected.dtype.name]
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = max(1.0, float(finite.max(initial=0.0)))  # below 1 is what is left of a cancellation
+    np.testing.assert_allclose(received, expected, tolerance, tolerance * scale, err_msg=what)
+
+
+def check_field(graph, run=compiled):
+    """The field kernel against the graph."""
+    kernel = emit(graph, "field")
+    values = inputs_of(graph)
+    t, y, *args = values
+    tail = [int(args.pop())] if graph.input_names[-1] == "sample" else []
+    (expected,) = evaluate(graph, values)
+    out = np.full(y.size, 77, y.dtype)
+    with np.errstate(all="ignore"):
+        run(kernel)(
+            *(float(t.flat[0]), y.reshape(-1), tuple(args), scratch(kernel.work), out),
+            *(kernel.dims, kernel.constants, *tail),
+        )
+    close(out, expected.reshape(-1), "field")
+    return kernel
+
+
+def check(graph, run=compiled):
+    """All three kernels of a field against its graphs."""
+    kernel = check_field(graph, run)
+    linear = linearize(graph)
+    forward = emit(linear.forward, "linearize", "linearize")
+    pullback = emit(linear.pullback, "pullback", "pullback", linear.zero)
+    assert forward.residuals == pullback.residuals
+    values = inputs_of(graph)
+    t, y, *args = values
+    sample = [args.pop()] if graph.input_names[-1] == "sample" else []
+    tail = [int(index) for index in sample]
+    expected, *stored = evaluate(linear.forward, values)
+    out, residuals = np.full(y.size, 77, y.dtype), scratch(forward.residuals)
+    time = float(t.flat[0])
+    with np.errstate(all="ignore"):
+        run(forward)(
+            *(time, y.reshape(-1), tuple(args), scratch(forward.work), residuals, out),
+            *(forward.dims, forward.constants, *tail),
+        )
+    close(out, expected.reshape(-1), "linearize")
+    for number, (one, two) in enumerate(zip(residuals, stored, strict=True)):
+        close(one, two.reshape(-1), f"residual {number}")
+    k_bar = inputs_of(graph, seed=1)[1]
+    y_expected, *args_expected = evaluate(linear.pullback, [t, y, *args, *stored, k_bar, *sample])
+    y_bar, args_bar = np.full(y.size, 77, y.dtype), tuple(np.ones_like(arg) for arg in args)
+    with np.errstate(all="ignore"):
+        run(pullback)(
+            *(time, y.reshape(-1), tuple(args), scratch(pullback.work), residuals),
+            *(k_bar.reshape(-1), y_bar, args_bar, pullback.dims, pullback.constants, *tail),
+        )
+    close(y_bar, y_expected.reshape(-1), "y_bar")
+    for number, (one, two) in enumerate(zip(args_bar, args_expected, strict=True)):
+        if one.dtype.kind in "fc":
+            close(one, two + 1, f"args_bar[{number}]")
+    return kernel, forward, pullback
+
+
+# Fields
+
+
+def array(*shape, dtype="float64"):
+    values = np.random.default_rng(math.prod(shape)).normal(size=shape)
+    return (values / math.sqrt(max(shape[0], 1)) if len(shape) == 2 else values).astype(dtype)
+
+
+def with_time(y, t):
+    return ops.concat([y, ops.broadcast_to(t, (y.shape[0], 1))], axis=1)
+
+
+def perceptron(t, y, p):
+    hidden = ops.tanh(with_time(y, t) @ p[0] + p[1])
+    return ops.tanh(with_time(hidden, t) @ p[2] + p[3])
+
+
+def perceptron_graph(batch, dtype="float64", width=20, hidden=24):
+    p = (array(width + 1, hidden), array(hidden), array(hidden + 1, width), array(width))
+    return traced(perceptron, array(batch, width, dtype=dtype), tuple(x.astype(dtype) for x in p))
+
+
+def attention(t, y, p):
+    q, k = y @ p[0], y @ p[1]
+    return ops.softmax(ops.matmul(q, ops.matrix_transpose(k)) / 3, axis=-1) @ y * t
+
+
+def normalized(t, y, p):
+    mean = ops.mean(y, axis=-1, keepdims=True)
+    spread = ops.mean((y - mean) ** 2, axis=-1, keepdims=True)
+    return (y - mean) / ops.sqrt(spread + 1e-3) * p[0] + p[1]
+
+
+def planets(t, y, mass):
+    distance = ops.sqrt(ops.sum(y["x"] ** 2, axis=-1, keepdims=True) + 0.1)
+    return {"x": y["v"], "v": -mass * y["x"] / distance**3}
+
+
+def heat(t, u, rate):
+    around = ops.concat([u[-1:], u, u[:1]])
+    return rate * (around[2:] - 2 * around[1:-1] + around[:-2]) - u**3
+
+
+def lotka_volterra(t, y, p):
+    return ops.stack([p[0] * y[0] - p[1] * y[0] * y[1], p[2] * y[0] * y[1] - p[3] * y[1]])
+
+
+def rectified(t, y, p):
+    h = ops.maximum(y @ p[0], 0.0)
+    g = ops.where(h > p[1], h * h, ops.minimum(h, 1.0) - p[1])
+    return g @ p[2] + ops.abs(y)
+
+
+def coupled(t, y, p):
+    z = ops.tanh(y @ p)
+    return ops.sum(z[:, None] * z[None, :] * p, axis=1) + ops.prod(z[:3]) + ops.max(y) * t
+
+
+def rotated(t, y, p):
+    return 1j * (p @ y) + ops.exp(1j * t) * ops.conj(y) * ops.abs(y) + ops.tanh(y) * ops.sin(y)
+
+
+def strided(t, y, p):
+    z = y[::-2, :] * p[:10]
+    return ops.concat([z, ops.matrix_transpose(ops.matrix_transpose(y[::2])) + z[:, ::-1]], axis=0)
+
+
+def gathered(t, y, p):
+    index = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
+    return y[index] * p[index] + ops.sin(y)
+
+
+def batched(t, y, p):
+    return ops.matmul(y, p) - ops.matrix_transpose(ops.matmul(p, ops.matrix_transpose(y)))
+
+
+def branching(t, y, p):
+    h = ops.tanh(y @ p[0])
+    g = h @ p[1]
+    return g * h @ p[1] + (g - h) @ p[0]
+
+
+def transposed(t, y, p):
+    z = ops.tanh(ops.matrix_transpose(y))
+    back = ops.matrix_transpose(z @ p + z)
+    return back * ops.reshape(ops.matrix_transpose(y), (20, 25))
+
+
+def captured(t, y, p):
+    return MATRIX @ y + ops.where(y > 0, t, 0 * t)
+
+
+MATRIX = array(20, 20)
+
+FIELDS = {
+    "perceptron": lambda: perceptron_graph(19),
+    "perceptron, float32": lambda: perceptron_graph(19, "float32"),
+    "attention": lambda: traced(attention, array(3, 18, 24), (array(24, 8), array(24, 8))),
+    "normalized": lambda: traced(normalized, array(19, 30), (array(30), array(30))),
+    "planets": lambda: traced(planets, {"x": array(9, 3), "v": array(9, 3)}, np.array(2.0)),
+    "heat": lambda: traced(heat, array(40), np.array(0.1)),
+    "lotka_volterra": lambda: traced(lotka_volterra, array(2), array(4)),
+    "rectified": lambda: traced(
+        rectified, array(19, 20), (array(20, 30), array(30), array(30, 20))
+    ),
+    "coupled": lambda: traced(coupled, array(20), array(20, 20)),
+    "rotated": lambda: traced(rotated, array(20) + 1j * array(20), array(20, 20) + 0j),
+    "strided": lambda: traced(strided, array(20, 18), array(30, 18)),
+    "gathered": lambda: traced(gathered, array(20, 17), array(20, 17)),
+    "batched": lambda: traced(batched, array(5, 20, 20), array(5, 20, 20)),
+    "branching": lambda: traced(branching, array(20, 20), (array(20, 20), array(20, 20))),
+    "transposed": lambda: traced(transposed, array(20, 25), array(20, 20)),
+    "small matrices": lambda: traced(lambda t, y, p: p @ y @ p + t * y, array(3, 3), array(3, 3)),
+    "matrix and vector": lambda: traced(
+        lambda t, y, p: ops.tanh(p[0] @ y + p[1]) * t, array(50), (array(50, 50), array(50))
+    ),
+    "captured": lambda: traced(captured, array(20)),
+    "swapped": lambda: traced(lambda t, y, p: (y[1], y[0]), (array(20), array(20))),
+    "identity": lambda: traced(lambda t, y, p: y, array(30)),
+    "constant": lambda: traced(lambda t, y, p: 0 * y + 1, array(30), (array(3),)),
+    "whole numbers": lambda: traced(
+        lambda t, y, p: y * p[0] + p[1], array(30), (np.arange(30), np.arange(30, dtype="int32"))
+    ),
+    "samples, small": lambda: per_sample(
+        traced(
+            lambda t, y, p: ops.stack([p * y[:, 1], -y[:, 0] * t[:, 0]], axis=1),
+            *(array(30, 2), array(30)),
+            batch=30,
+        ),
+        30,
+    ),
+    "samples, perceptron": lambda: per_sample(
+        traced(
+            lambda t, y, p: ops.tanh(y @ p[0] + p[1] + t * p[3]) @ p[2],
+            array(9, 20),
+            (array(20, 30), array(30), array(30, 20), array(9, 30)),
+            batch=9,
+        ),
+        9,
+    ),
+}
+
+COMPILED = ("perceptron, float32", "attention", "planets", "lotka_volterra", "rectified", "rotated")
+COMPILED += ("gathered", "samples, small", "samples, perceptron", "coupled", "strided")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_text_of_fields(name):
+    check(FIELDS[name](), interpreted)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_fields(name):
+    check(FIELDS[name]())
+
+
+def in_domain(b, op, x):
+    """Values at which an operation is defined, from any."""
+    if op in {"log", "log1p", "sqrt", "pow"} and b.dtype(x).startswith("float"):
+        return b.unary("abs", x)
+    if op in {"arcsin", "arccos", "arctanh"} and b.dtype(x).startswith("float"):
+        return b.unary("tanh", x)
+    if op == "arccosh" and b.dtype(x).startswith("float"):
+        return b.binary("add", b.unary("abs", x), b.full(b.shape(x), 1, b.dtype(x)))
+    return x
+
+
+def all_operations(dtype, size):
+    """One graph with every elementwise primitive on a state of a dtype."""
+    b = Builder()
+    real = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
+    b.input("t", (), real)
+    y, p = b.input("y", (size,), dtype), b.input("args", (size,), dtype)
+    total = b.binary("mul", y, p)
+    for op in sorted((UNARY | BINARY) - {"cast", "not", "and", "or"}):
+        if dtype != real and not takes_complex(op):
+            continue
+        x = in_domain(b, op, y)
+        value = b.unary(op, x) if op in UNARY else b.binary(op, x, p)
+        if b.dtype(value) == "bool":
+            other = b.unary("not", b.binary("eq", y, p))
+            value = b.where(b.binary("or", b.binary("and", value, other), value), y, p)
+        total = b.binary("add", total, b.cast(value, dtype))
+    return b.build([total])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("size", [3, 40])
+def test_elementwise_operations(dtype, size):
+    check_field(all_operations(dtype, size))
+
+
+# Random graphs
+
+
+@st.composite
+def graphs(draw):
+    """Random graphs over views, elementwise operations, products and reductions."""
+    b = Builder()
+    rows, columns = draw(st.sampled_from([(2, 3), (4, 5), (3, 18), (1, 20), (19, 2)]))
+    t = b.input("t", (), "float64")
+    y = b.input("y", (rows * columns,), "float64")
+    pool = [
+        b.reshape(y, (rows, columns)),
+        b.input("args[0]", (rows, columns), "float64"),
+        b.input("args[1]", (columns, columns), "float64"),
+        b.broadcast(b.input("args[2]", (columns,), "float64"), (rows, columns)),
+        b.broadcast(t, (rows, columns)),
+    ]
+    for _ in range(draw(st.integers(1, 9))):
+        x = draw(st.sampled_from(pool))
+        step = draw(st.sampled_from(STEPS))
+        pool.append(step(b, x, pool, draw))
+    total = b.full((rows * columns,), 0.5, "float64")
+    for x in pool[-3:]:
+        if len(b.shape(x)) and math.prod(b.shape(x)) == rows * columns:
+            total = b.binary("add", total, b.reshape(x, (rows * columns,)))
+        else:
+            mean = b.reduce("sum", x, range(len(b.shape(x))))
+            total = b.binary("add", total, b.broadcast(b.unary("tanh", mean), (rows * columns,)))
+    return b.build([total])
+
+
+def _unary(b, x, pool, draw):
+    return b.unary(draw(st.sampled_from(["tanh", "neg", "sin", "abs", "sigmoid"])), x)
+
+
+def _binary(b, x, pool, draw):
+    alike = [i for i in pool if b.shape(i) == b.shape(x)]
+    op = draw(st.sampled_from(["add", "sub", "mul", "maximum"]))
+    return b.binary(op, x, draw(st.sampled_from(alike)))
+
+
+def _permute(b, x, pool, draw):
+    return b.permute(x, draw(st.permutations(range(len(b.shape(x))))))
+
+
+def _slice(b, x, pool, draw):
+    ranges = [range(n) for n in b.shape(x)]
+    if not ranges:
+        return x
+    axis = draw(st.integers(0, len(ranges) - 1))
+    r = ranges[axis]
+    ranges[axis] = draw(st.sampled_from([r[::-1], r[1:] or r, r[::2], r[:1]]))
+    return b.slice(x, ranges)
+
+
+def _concat(b, x, pool, draw):
+    if not b.shape(x):
+        return x
+    axis = draw(st.integers(0, len(b.shape(x)) - 1))
+    same = [
+        i
+        for i in pool
+        if len(b.shape(i)) == len(b.shape(x))
+        and all(
+            m == n for k, (m, n) in enumerate(zip(b.shape(i), b.shape(x), strict=True)) if k != axis
+        )
+    ]
+    return b.concat([draw(st.sampled_from(same)), x], axis) if b.node(x).size < 200 else x
+
+
+def _embed(b, x, pool, draw):
+    if not b.shape(x) or b.node(x).size > 200:
+        return x
+    lengths = b.shape(x)
+    ranges = [range(1, 1 + n) for n in lengths]
+    return b.embed(x, ranges, tuple(n + 2 for n in lengths))
+
+
+def _gather(b, x, pool, draw):
+    if not b.shape(x):
+        return x
+    length = b.shape(x)[0]
+    index = draw(st.lists(st.integers(0, length - 1), min_size=1, max_size=4))
+    if draw(st.booleans()):
+        return b.gather(x, 0, index)
+    part = b.slice(x, [range(min(len(index), length)), *map(range, b.shape(x)[1:])])
+    return b.scatter_add(part, 0, index[: b.shape(part)[0]], length)
+
+
+def _reduce(b, x, pool, draw):
+    if not b.shape(x):
+        return x
+    axis = draw(st.integers(0, len(b.shape(x)) - 1))
+    return b.reduce(draw(st.sampled_from(["sum", "max"])), x, [axis])
+
+
+def _spread(b, x, pool, draw):
+    return (
+        b.broadcast(x, (draw(st.sampled_from([2, 3])), *b.shape(x))) if len(b.shape(x)) < 3 else x
+    )
+
+
+def _matmul(b, x, pool, draw):
+    if len(b.shape(x)) != 2:
+        return x
+    right = [i for i in pool if len(b.shape(i)) == 2 and b.shape(i)[0] == b.shape(x)[1]]
+    return b.matmul(x, draw(st.sampled_from(right))) if right else b.matmul(x, b.transpose(x))
+
+
+def _reshape(b, x, pool, draw):
+    size = b.node(x).size
+    return b.reshape(x, draw(st.sampled_from([(size,), (size, 1), (1, size)])))
+
+
+STEPS = [_unary, _binary, _binary, _permute, _slice, _concat, _embed, _gather, _reduce, _spread]
+STEPS += [_matmul, _matmul, _reshape]
+
+
+@settings(max_examples=150, deadline=None)
+@given(graphs())
+def test_text_of_random_graphs(graph):
+    check(graph, interpreted)
+
+
+@pytest.mark.slow
+@settings(max_examples=8, deadline=None)
+@given(graphs())
+def test_compiled_random_graphs(graph):
+    check(graph)
+
+
+# What a kernel does without
+
+
+def test_time_beside_the_state_costs_no_copy():
+    """No concatenation is formed: one product a layer, into the output or one scratch array."""
+    kernel = emit(perceptron_graph(19), "field")
+    assert kernel.source.count("gemm(") == 2
+    assert len(re.findall(r"^    for ", kernel.source, re.MULTILINE)) == 4
+    assert kernel.work == (("float64", 19 * 24),)
+
+
+def test_gradients_of_matrices_are_added_in_place():
+    pullback = emit(linearize(perceptron_graph(19)).pullback, "pullback", "pullback")
+    products = re.findall(r"gemm\(.*\)", pullback.source)
+    assert len(products) == 4
+    assert sum(", g0, 0" in call and call.endswith("True)") for call in products) == 1
+    # One hidden layer of scratch; the cotangent of the output is a result before it is scratch.
+    assert pullback.work == (("float64", 19 * 24),)
+
+
+def test_small_states_have_no_loops():
+    for kernel in check(FIELDS["lotka_volterra"](), interpreted):
+        assert "for " not in kernel.source
+        assert kernel.work == ()
+
+
+def test_one_sample_touches_only_its_row():
+    graph = FIELDS["samples, small"]()
+    kernel = emit(linearize(graph).pullback, "pullback", "pullback")
+    assert "for " not in kernel.source
+    assert "[sample] +=" in kernel.source
+
+
+def test_lowering_keeps_the_function():
+    for name in ("perceptron", "attention", "transposed", "branching", "small matrices"):
+        graph = FIELDS[name]()
+        values = inputs_of(graph)
+        for one, two in zip(evaluate(graph, values), evaluate(lower(graph), values), strict=True):
+            close(two, one, name)
+
+
+def test_another_batch_size_runs_the_same_code():
+    kernels = [check(perceptron_graph(batch, "float32")) for batch in (19, 33)]
+    for one, two in zip(*kernels, strict=True):
+        assert one.source == two.source
+        assert len(compiled(one).signatures) == 1
+
+
+def test_loops_are_vectorised():
+    kernel = check_field(perceptron_graph(19, "float32"))
+    function = compiled(kernel)
+    text = function.inspect_llvm(function.signatures[0])
+    assert re.search(r"call .*<\d+ x float> @llvm\.fm", text)
+
+
+# The cache
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+import numpy as np
+from ndereg.backends.numba.emit import HEADER
+from ndereg.backends.numba.module import load
+module = load(HEADER + {source!r})
+out = np.empty(2)
+module.field(0.0, np.ones(2), (np.ones(4),), (), out, np.zeros(0, np.int64), ())
+stats = module.field.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), out)
+"""
+
+
+def run_processes(count, directory, source):
+    script = SCRIPT.format(path=sys.path, source=source)
+    environment = {**os.environ, "NDEREG_CACHE_DIR": str(directory)}
+    command = [sys.executable, "-c", script]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    results = [process.communicate(timeout=100)[0] for process in running]
+    assert all(process.returncode == 0 for process in running)
+    return results
+
+
+def test_a_second_process_does_not_compile(tmp_path):
+    source = emit(FIELDS["lotka_volterra"](), "field").source
+    first = run_processes(2, tmp_path, source)  # at once
+    (later,) = run_processes(1, tmp_path, source)
+    assert later.startswith("1 0 ")
+    assert {line.split(maxsplit=2)[2] for line in (*first, later)} == {"[0. 0.]\n"}
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_an_unwritable_cache_is_replaced(tmp_path, monkeypatch):
+    obstacle = tmp_path / "file"
+    obstacle.write_text("")
+    monkeypatch.setenv("NDEREG_CACHE_DIR", str(obstacle))
+    module = load("VALUE = 41")
+    assert isinstance(module, types.ModuleType)
+    assert module.VALUE == 41
+    assert not str(module.__file__).startswith(str(tmp_path))
+
+
+def test_a_source_is_loaded_once():
+    assert load("VALUE = 1") is load("VALUE = 1")
+    assert load("VALUE = 1") is not load("VALUE = 2")
