@@ -120,6 +120,9 @@ class Boundary:
 
 def _walk(value: torch.Tensor, stops: set[Any]) -> Iterator[Any]:
     """Leaves that a history reaches, and those of the ``stops`` that it meets, which end it."""
+    if value.grad_fn is None:  # the field returned a leaf as it is, the state itself for instance
+        yield value
+        return
     first = (value.grad_fn, value.output_nr)
     if first in stops:
         yield first
