@@ -544,6 +544,31 @@ def test_one_sample_touches_only_its_row():
     assert "[sample] +=" in kernel.source
 
 
+@pytest.mark.parametrize("size", [2, 20])
+def test_long_fields(size):
+    """Neither the recursion nor the size of one loop grows with the length of a field."""
+
+    def chain(t, y, p):
+        for _ in range(300):
+            y = y - 0.01 * ops.tanh(y) * p
+        return y
+
+    check_field(traced(chain, array(size), array(size)), interpreted)
+
+
+@pytest.mark.parametrize("exponent", [1.5, -1.5, 0.5, -2.5, 1.7, 3.0])
+@pytest.mark.parametrize("size", [3, 20])
+def test_powers(exponent, size):
+    graph = traced(lambda t, y, p: (y * y + 1) ** exponent, array(size))
+    for kernel in check(graph, interpreted):
+        assert ("**" in kernel.source) == (exponent == 1.7)
+
+
+def test_what_nothing_reads_is_not_computed():
+    kernel = emit(traced(lambda t, y, p: ops.tanh(p @ y)[0] * y, array(3), array(3, 3)), "field")
+    assert kernel.source.count("tanh(") == 1
+
+
 def test_lowering_keeps_the_function():
     for name in ("perceptron", "attention", "transposed", "branching", "small matrices"):
         graph = FIELDS[name]()

@@ -112,12 +112,11 @@ def emit(graph: Graph, name: str, kind: str = "field", zero: Sequence[bool] = ()
     >>> kernel = emit(trace(field, ...), "field")
     >>> function = getattr(load(HEADER + kernel.source), "field")
     """
-    text = Text()
-    frame = _Frame(graph, kind, text)
+    scalars, text = lower(graph, products=False), Text()
+    frame = _Frame(scalars, kind, text)
     work: list[Buffer] = []
-    if not write_scalars(graph, frame.homes, frame.uniform, frame.outputs(zero), text):
-        text = Text()
-        graph = lower(graph)
+    if not write_scalars(scalars, frame.homes, frame.uniform, frame.outputs(zero), text):
+        graph, text = lower(graph), Text()
         frame = _Frame(graph, kind, text)
         outputs = frame.outputs(zero)
         planner = Planner(graph, frame.homes, frame.uniform, outputs)

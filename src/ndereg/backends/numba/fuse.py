@@ -33,6 +33,8 @@ Trail = tuple[int, ...]
 
 #: Cheaper to repeat than to write and read back, where the operands are in memory.
 _CHEAP = frozenset({"neg", "cast", "conj", "real", "imag", "not", "add", "sub", "mul"})
+#: Operations on the way from memory to a value; bounds the recursion over expressions.
+_DEEPEST = 100
 #: Written into their destination by something better than an elementwise loop.
 _DIRECT = frozenset({"matmul", "embed", "put_sample", "scatter_add"})
 
@@ -127,6 +129,7 @@ class Planner:
         self._given = set(homes)
         self._tasks: list[Task] = []
         self._shared = self._find_shared(outputs)
+        self._deep = self._find_deep()
         claimed = [self._claim(output) for output in outputs]
         for output, root in zip(outputs, claimed, strict=True):
             if root is not None:
@@ -160,6 +163,18 @@ class Planner:
             for j in node.inputs:
                 readers[j].add((i, ()))
         return {i for i, places in enumerate(readers) if len(places) > 1}
+
+    def _find_deep(self) -> set[int]:
+        """Nodes at which long chains of elementwise operations are cut into several loops."""
+        depth = [0] * len(self.nodes)
+        deep = set()
+        for i, node in enumerate(self.nodes):
+            if node.op in ELEMENTWISE | VIEWS:
+                depth[i] = max((depth[j] for j in node.inputs), default=0) + 1
+            if depth[i] > _DEEPEST and node.op in ELEMENTWISE:
+                deep.add(i)
+                depth[i] = 0
+        return deep
 
     def _is_cheap(self, i: int) -> bool:
         node = self.nodes[i]
@@ -395,7 +410,7 @@ class Planner:
 
     def _wants_memory(self, i: int, trail: Trail) -> bool:
         node = self.nodes[i]
-        if node.size == 1:
+        if node.size == 1 or i in self._deep:
             return True
         if any(self._is_direct(j) for j in self._terms(i)):
             return True

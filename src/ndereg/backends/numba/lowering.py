@@ -1,4 +1,4 @@
-"""Rewriting a graph before kernels are planned: fewer and cheaper matrix products.
+"""Rewriting a graph before kernels are planned: fewer and cheaper operations.
 
 * A product over a concatenation (time appended to the state, say) is a sum of products of the
   parts, so that the concatenation is never formed; the same along rows and columns.
@@ -6,6 +6,7 @@
   gradient of a bias usually needs as well.
 * A slice of a product is the product of slices.
 * A tiny product, or one of a dtype that BLAS has none for, is elementwise work and a sum.
+* A power of 3/2 or the like, as in laws of gravitation, is products and a square root.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import cast
 
+from ndereg.backends.numba.expressions import FLOATS
 from ndereg.backends.numba.views import axes_of, axis_of
 from ndereg.trace.builder import Builder, node_ranges
 from ndereg.trace.graph import Graph
@@ -26,12 +28,17 @@ _TINY_PRODUCT = 256
 _MOST_PARTS = 4
 #: ...each of a single row or of at least so many, as BLAS is slow on slivers.
 _LEAST_ROWS = 8
+#: Of the exponents written as products.
+_LARGEST_POWER = 8.5
 _BLAS = {"float32", "float64", "complex64", "complex128"}
 
 
-def lower(graph: Graph) -> Graph:
-    """Return an equal graph (up to the order of sums) that is cheaper to run."""
-    builder = _Lowering()
+def lower(graph: Graph, products: bool = True) -> Graph:
+    """Return an equal graph (up to rounding) that is cheaper to run.
+
+    Without ``products``, matrix products are left as they are.
+    """
+    builder = _Lowering() if products else _Powers()
     uses = Counter(i for node in graph.nodes for i in node.inputs)
     uses.update(graph.outputs)
     placed: dict[int, int] = {}
@@ -45,14 +52,26 @@ def lower(graph: Graph) -> Graph:
             placed[i] = builder.constant(graph.constants[cast(int, node.attr("index"))])
             continue
         operands = [placed[j] for j in node.inputs]
-        if node.op == "slice" and uses[node.inputs[0]] == 1:
+        if isinstance(builder, _Lowering) and node.op == "slice" and uses[node.inputs[0]] == 1:
             placed[i] = builder.sliced_product(operands[0], node_ranges(node))
         else:
             placed[i] = builder.apply(node, operands)
     return builder.build([placed[i] for i in graph.outputs])
 
 
-class _Lowering(Builder):
+class _Powers(Builder):
+    def binary(self, op: str, x: int, y: int) -> int:
+        exponent = self.uniform(y) if op == "pow" and self.dtype(x) in FLOATS else None
+        if exponent is None or abs(exponent) % 1 != 0.5 or abs(exponent) > _LARGEST_POWER:
+            return super().binary(op, x, y)
+        whole = self.full(self.shape(x), abs(exponent) - 0.5, self.dtype(x))
+        power = self.binary("mul", super().binary("pow", x, whole), self.unary("sqrt", x))
+        if exponent > 0:
+            return power
+        return self.binary("div", self.full(self.shape(x), 1, self.dtype(x)), power)
+
+
+class _Lowering(_Powers):
     def matmul(self, x: int, y: int) -> int:
         m, k = self.shape(x)[-2:]
         n = self.shape(y)[-1]

@@ -35,9 +35,10 @@ def write_scalars(
 ) -> bool:
     """Append the kernel as straight-line code, if the graph is small enough; else return False."""
     sinks = list(_sinks(graph, homes, outputs))
-    if not _is_small(graph, homes, uniform, [i for i, _, _ in sinks]):
+    needed = _small_nodes(graph, homes, uniform, [i for i, _, _ in sinks])
+    if needed is None:
         return False
-    _Scalars(graph, homes, uniform, text).run(sinks)
+    _Scalars(graph, homes, uniform, text).run(sinks, needed)
     return True
 
 
@@ -71,15 +72,16 @@ def _into(
     yield i, dest, accumulate
 
 
-def _is_small(
+def _small_nodes(
     graph: Graph, homes: dict[int, View], uniform: dict[int, object], roots: Sequence[int]
-) -> bool:
-    """Whether all values, apart from views of what is given, have few entries."""
+) -> list[int] | None:
+    """Return the nodes to compute, None if one, apart from views of what is given, is large."""
     operations = 0
     seen: set[int] = set()
+    computed: list[int] = []
     stack = list(roots)
     if any(graph.nodes[i].size > SMALL for i in roots):
-        return False
+        return None
     while stack:
         i = stack.pop()
         if i in seen or i in homes or i in uniform:
@@ -90,19 +92,21 @@ def _is_small(
         while graph.nodes[source].op in VIEWS and source not in homes:
             source = graph.nodes[source].inputs[0]
         if node.size > SMALL and source not in homes:
-            return False
+            return None
         inner = node.size
         if node.op in REDUCTIONS:
             inner = graph.nodes[node.inputs[0]].size
         elif node.op == "matmul":
             inner *= 2 * graph.nodes[node.inputs[0]].shape[-1]
-        operations += 0 if source in homes else inner
+        if source not in homes:
+            operations += inner
+            computed.append(i)
         stack.extend(node.inputs[:1] if node.op in VIEWS | {"put_sample"} else node.inputs)
-    return operations <= _MOST_OPERATIONS
+    return sorted(computed) if operations <= _MOST_OPERATIONS else None
 
 
 class _Scalars:
-    """Computes entries on demand; each at most once, equal expressions only once."""
+    """Computes each entry once, and equal expressions only once."""
 
     def __init__(
         self,
@@ -115,7 +119,10 @@ class _Scalars:
         self._entries: dict[tuple[int, Index], str | None] = {}
         self._named: dict[str, str] = {}
 
-    def run(self, sinks: Sequence[tuple[int, View, bool]]) -> None:
+    def run(self, sinks: Sequence[tuple[int, View, bool]], needed: Sequence[int]) -> None:
+        for i in needed:  # in order, so that the recursion over operands is never deep
+            for index in itertools.product(*map(range, self._graph.nodes[i].shape)):
+                self._entry(i, index)
         stores: list[tuple[View, str]] = []
         for i, dest, accumulate in sinks:
             node = self._graph.nodes[i]
@@ -127,6 +134,7 @@ class _Scalars:
                     stores.append((point, f"{'+=' if accumulate else '='} {value}"))
         for point, assignment in stores:
             self._text.line(f"{self._text.entry(point)} {assignment}")
+        self._text.drop_unused()
 
     def _name(self, computed: str, prefix: str = "v") -> str:
         if computed not in self._named:

@@ -52,6 +52,19 @@ class Text:
         """Write or add a value to an entry."""
         self.line(f"{self.entry(view)} {'+=' if accumulate else '='} {value}")
 
+    def drop_unused(self) -> None:
+        """Remove variables that nothing reads, in text without loops."""
+        used: set[str] = set()
+        kept: list[str] = []
+        for line in reversed(self._lines):
+            target, value = line.split("=", 1)
+            name = target.strip()
+            if name.isidentifier() and name not in used:
+                continue
+            used.update(re.findall(r"\w+", line if not name.isidentifier() else value))
+            kept.append(line)
+        self._lines = kept[::-1]
+
     # Names and numbers
 
     def fresh(self, prefix: str) -> str:
