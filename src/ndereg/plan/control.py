@@ -75,14 +75,13 @@ def control_program(adaptive: bool) -> Program:
     e0 = maximum(where(finite, error, 1.0), SMALLEST_ERROR)
     ratio = where(h1.equals(0.0), 1.0, abs(h / where(h1.equals(0.0), 1.0, h1)))
     ratio = where(ratio.equals(0.0), 1.0, ratio)
-    law = (
-        e0 ** -p["beta1"] * e1 ** -p["beta2"] * e2 ** -p["beta3"] * ratio ** -p["alpha"]
-    ) * p["safety"]
-    shrink = e0 ** -p["exponent"] * p["safety"]
+    # one power of the error serves the law and, after a rejection, the integral law alone
+    history = e1 ** -p["beta2"] * e2 ** -p["beta3"] * ratio ** -p["alpha"]
+    law = e0 ** -where(good, p["beta1"], p["exponent"]) * where(good, history, 1.0) * p["safety"]
     factor = where(
         good,
         minimum(law, where(rejected, 1.0, p["factor_max"])),
-        where(finite, shrink, p["factor_min"]),
+        where(finite, law, p["factor_min"]),
     )
     factor = maximum(factor, p["factor_min"])
     size = minimum(abs(h) * factor, p["dt_max"])

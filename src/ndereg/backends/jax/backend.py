@@ -63,7 +63,7 @@ class JaxSolver:
         solve = solver.forward
         if is_traced(inputs):
             solve = solver.differentiable(problem.max_steps)
-        return _result(solve(inputs))
+        return _result(solve(inputs), problem.layout.batch is None)
 
     def solve_vjp(
         self, problem: Problem
@@ -71,7 +71,7 @@ class JaxSolver:
         """Solve with a tape; the pullback runs the transposed programs."""
         solver, inputs = self._prepared(problem)
         found, pullback = solver.with_pullback(problem.max_steps, inputs)
-        return _result(found), pullback
+        return _result(found, problem.layout.batch is None), pullback
 
     def _prepared(self, problem: Problem) -> tuple[Solver, Inputs]:
         fingerprint = Fingerprint(problem.field)
@@ -121,15 +121,20 @@ def _sources(constants: Sequence[Any], fingerprint: Fingerprint) -> list[tuple[i
     return sources
 
 
-def _result(found: dict[str, Any]) -> Result:
+def _result(found: dict[str, Any], joint: bool) -> Result:
+    counts = found["counts"]
+    if joint and not isinstance(counts, jax.core.Tracer):
+        # one transfer; the edge wants Python integers, and eager indexing in JAX is slow
+        counts = np.asarray(counts)
+    nfev, nsteps, naccept, status = (counts[i] for i in range(4))
     return Result(
         ys=found["ys"],
         penalty=found["penalty"],
-        nfev=found["nfev"],
-        nsteps=found["nsteps"],
-        naccept=found["naccept"],
-        status=found["status"],
-        steps=_trimmed(found["steps"], found["nsteps"]) if "steps" in found else None,
+        nfev=nfev,
+        nsteps=nsteps,
+        naccept=naccept,
+        status=status,
+        steps=_trimmed(found["steps"], nsteps) if "steps" in found else None,
     )
 
 

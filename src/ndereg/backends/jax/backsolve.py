@@ -117,7 +117,7 @@ class Augmented:
             flat = layout.flatten(_ARRAYS, [y, a + bar, *parameters_bar])
             found = forward(Inputs((), args, flat, start, end, None, inputs.numbers))
             _, *leaves = layout.unflatten(_ARRAYS, found["ys"])
-            return (leaves, failed | (found["status"][0] != Status.SUCCESS)), None
+            return (leaves, failed | (found["counts"][3, 0] != Status.SUCCESS)), None
 
         zeros = [
             jnp.zeros(shape, dtype)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from ndereg.backends.jax import clock
+from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
 from ndereg.backends.jax.machine import JaxMachine, Runners
 from ndereg.backends.jax.outputs import Outputs
+from ndereg.backends.jax.scalars import Scalars, States
 from ndereg.backends.jax.tape import Tape
 from ndereg.plan.control import MEMORY, MEMORY_START
 from ndereg.spec.status import Status
@@ -65,11 +67,24 @@ class Loop:
         self.attempts = capacity.attempts
 
     def run(self) -> Carry:
-        """The carry after the last iteration."""
-        return lax.while_loop(lambda c: jnp.any(c["status"] == RUNNING), self.attempt, self.start())
+        """The carry after the last iteration, its scalars by name."""
+        carry, scalars = self.start()
+        layout = Scalars(scalars)
 
-    def start(self) -> Carry:
-        """First stage, first step size, output times at the start."""
+        def attempt(packed: tuple[Any, Carry]) -> tuple[Any, Carry]:
+            carry, scalars = self.attempt(packed[1], layout.unpack(packed[0]))
+            return layout.pack(scalars), carry
+
+        packed, carry = lax.while_loop(
+            lambda packed: jnp.any(layout.unpack(packed[0])["status"] == RUNNING),
+            attempt,
+            (layout.pack(scalars), carry),
+        )
+        y, _ = self.states.unpack(carry["states"])
+        return {**carry, **layout.unpack(packed), "y": y}
+
+    def start(self) -> tuple[Carry, Carry]:
+        """First stage, first step size, output times at the start; arrays, and scalars."""
         machine, values, rows = self.machine, self.values, self.rows
         first = getattr(self.runners, self.first)
         started = first(machine, {**values, "t": rows.t0, "y": rows.y0})
@@ -80,24 +95,23 @@ class Loop:
         else:
             h = values["dt"]
         standing = values["span"] == 0
-        carry: Carry = {
-            "t": rows.t0,
-            "y": rows.y0,
+        scalars: Carry = {
+            **{f"t{i}": part for i, part in enumerate(rows.t0)},
             "h": machine.full(h).astype(machine.control),
             "status": jnp.where(
                 standing, machine.scalar(float(Status.SUCCESS)), machine.full(started["status"])
             ),
             "attempts": machine.scalar(0.0),
             "naccept": machine.scalar(0.0),
-            "row": jnp.int32(0),
-            "memory": {
+            **{
                 name: machine.flag(value) if isinstance(value, bool) else machine.scalar(value)
                 for name, value in zip(MEMORY, MEMORY_START, strict=True)
             },
-            "reductions": self._reductions(),
+            **self._reductions(),
         }
-        if "k1" in started:
-            carry["k1"] = started["k1"]
+        first_stage = started.get("k1")
+        self.states = States(rows.y0, first_stage)
+        carry: Carry = {"states": self.states.pack(rows.y0, first_stage), "row": jnp.int32(0)}
         if self.outputs is not None:
             carry["outputs"] = self.outputs.start(rows.y0)
         if self.tape is not None:
@@ -106,9 +120,9 @@ class Loop:
             blank = jnp.full((self.attempts, machine.samples), jnp.nan, machine.control)
             carry["record"] = (blank,) * 4, jnp.zeros(blank.shape, bool)
             carry["attempt"] = jnp.int32(0)
-        return carry
+        return carry, scalars
 
-    def _reductions(self) -> dict[str, Any]:
+    def _reductions(self) -> Carry:
         start = {}
         for i, term in enumerate(self.spec.terms):
             start[f"P{i}"] = self.machine.scalar(0.0)
@@ -116,87 +130,84 @@ class Loop:
                 start[f"at{i}"] = self.machine.scalar(-1.0)
         return start
 
-    def attempt(self, carry: Carry) -> Carry:
+    def attempt(self, carry: Carry, scalars: Carry) -> tuple[Carry, Carry]:
         """One attempted step of every running sample; the others take a step of size zero."""
-        machine, values, t, y = self.machine, self.values, carry["t"], carry["y"]
-        running = carry["status"] == RUNNING
+        machine, values = self.machine, self.values
+        t, (y, k1) = time_of(scalars), self.states.unpack(carry["states"])
+        running = scalars["status"] == RUNNING
         remaining = jnp.where(running, clock.difference(self.rows.t1, t), 0.0)
-        begun = self.runners.begin(machine, {"h": carry["h"], "remaining": remaining})
+        begun = self.runners.begin(machine, {"h": scalars["h"], "remaining": remaining})
         h, last = begun["h_try"], begun["last"]
-        step = self.runners.step(machine, {**values, **_stage(carry), "t": t, "h": h, "y": y})
+        step = self.runners.step(machine, {**values, "t": t, "h": h, "y": y, "k1": k1})
         decision = self.runners.control(
-            machine,
-            {
-                **values, **carry["memory"],
-                **{name: step[name] for name in ("E", "finite") if name in step},
-                "h": h, "t": t[0], "last": last, "status": carry["status"],
-                "attempts": carry["attempts"],
-            },
-        )  # fmt: skip
+            machine, {**values, **scalars, **step, "h": h, "t": t[0], "last": last}
+        )
         accept = decision["accept"]
         landed = clock.select(last, self.rows.t1, clock.add(t, h))
         t_next = clock.select(accept, landed, t)
-        new = {
-            **carry,
-            "t": t_next,
-            "y": jnp.where(accept, step["y1"], y),
+        new_scalars = {
+            **scalars,
+            **{name: value for name, value in decision.items() if name in scalars},
+            **{f"t{i}": part for i, part in enumerate(t_next)},
             "h": machine.full(decision["h_next"]),
-            "status": decision["status"],
-            "attempts": carry["attempts"] + running,
-            "naccept": carry["naccept"] + accept,
-            "row": carry["row"] + jnp.any(accept),
-            "memory": {name: decision.get(name, value) for name, value in carry["memory"].items()},
+            "attempts": scalars["attempts"] + running,
+            "naccept": scalars["naccept"] + accept,
         }
-        if "k1" in carry:
-            new["k1"] = jnp.where(accept, step["k_next"], carry["k1"])
-        self._observe(carry, new, step, h, accept, running)
-        return new
-
-    def _observe(
-        self, carry: Carry, new: Carry, step: dict[str, Any], h: Any, accept: Any, running: Any
-    ) -> None:
-        """Penalties, tape, output times and records of an attempt, into ``new``."""
-        machine, t, y = self.machine, carry["t"], carry["y"]
-        if carry["reductions"]:
-            row = carry["row"].astype(machine.control)
-            values = {**carry["reductions"], **step, "accept": accept, "row": row}
-            new["reductions"] = self.runners.accumulate(machine, values)
+        row = carry["row"]
+        if self.spec.terms:
+            values = {**scalars, **step, "accept": accept, "row": row.astype(machine.control)}
+            new_scalars |= self.runners.accumulate(machine, values)
+        states = self.states.accepted(accept, carry["states"], step["y1"], step.get("k_next"))
+        new = {**carry, "states": states, "row": row + jnp.any(accept)}
         if self.tape is not None:
-            new["tape"] = self.tape.offer(carry["tape"], carry["row"], t, y, h, accept)
+            new["tape"] = self.tape.offer(carry["tape"], row, t, y, h, accept)
         if self.outputs is not None:
-            values = {**step, "t": t, "h": h, "y": y, "t_next": new["t"]}
-            new["outputs"] = self.outputs.answer(carry["outputs"], values, accept, carry["row"])
+            values = {**step, "t": t, "h": h, "y": y, "t_next": t_next}
+            new["outputs"] = self.outputs.answer(carry["outputs"], values, accept, row)
         if self.attempts:
-            columns = [clock.rounded(t, machine.control), h]
-            columns += [machine.full(step.get(name, jnp.nan)) for name in ("E", "S")]
-            columns = [jnp.where(running, column, jnp.nan) for column in columns]
-            blanks, accepted = carry["record"]
-            new["record"] = (
-                tuple(_put(b, c, carry["attempt"]) for b, c in zip(blanks, columns, strict=True)),
-                _put(accepted, accept, carry["attempt"]),
-            )
-            new["attempt"] = carry["attempt"] + 1
+            self._record(carry, new, step, (t, h), accept, running)
+        return new, new_scalars
+
+    def _record(
+        self,
+        carry: Carry,
+        new: Carry,
+        step: dict[str, Any],
+        place: tuple[Any, Any],
+        accept: Any,
+        running: Any,
+    ) -> None:
+        machine, (t, h) = self.machine, place
+        columns = [clock.rounded(t, machine.control), h]
+        columns += [machine.full(step.get(name, jnp.nan)) for name in ("E", "S")]
+        columns = [jnp.where(running, column, jnp.nan) for column in columns]
+        blanks, accepted = carry["record"]
+        new["record"] = (
+            tuple(_put(b, c, carry["attempt"]) for b, c in zip(blanks, columns, strict=True)),
+            _put(accepted, accept, carry["attempt"]),
+        )
+        new["attempt"] = carry["attempt"] + 1
 
     def result(self, carry: Carry) -> dict[str, Any]:
-        """What the caller sees, every array led by the lanes, if any, and the samples."""
+        """What the caller sees, every array led by the lanes, if any, and the samples.
+
+        ``counts`` are nfev, nsteps, naccept and status, one axis before the samples.
+        """
         machine, rows, runners = self.machine, self.rows, self.runners
         penalty = machine.scalar(0.0)
-        if carry["reductions"]:
-            values = {**carry["reductions"], **self.values, "naccept": carry["naccept"]}
-            penalty = runners.finish(machine, values)["penalty"]
+        if self.spec.terms:
+            penalty = runners.finish(machine, {**self.values, **carry})["penalty"]
         nfev = carry["attempts"].astype(jnp.int32) * runners.evaluations("step")
         nfev = nfev + jnp.where(self.values["span"] == 0, 0, runners.evaluations(self.first))
         ys = carry["y"]
         if self.outputs is not None:
             ys = carry["outputs"]["ys"]
             nfev = nfev + carry["outputs"]["dense"] * runners.evaluations("dense")
+        counts = (nfev, carry["attempts"], carry["naccept"], carry["status"])
         result = {
             "ys": rows.split(ys),
             "penalty": rows.split(machine.full(penalty)[:, 0].astype(machine.real)),
-            "nfev": rows.split(nfev[:, 0]),
-            "nsteps": rows.split(carry["attempts"][:, 0].astype(jnp.int32)),
-            "naccept": rows.split(carry["naccept"][:, 0].astype(jnp.int32)),
-            "status": rows.split(carry["status"][:, 0].astype(jnp.int32)),
+            "counts": jnp.stack([rows.split(count[:, 0].astype(jnp.int32)) for count in counts], -2),
         }
         if self.attempts:
             blanks, accepted = carry["record"]
@@ -204,8 +215,9 @@ class Loop:
         return result
 
 
-def _stage(carry: Carry) -> dict[str, Any]:
-    return {"k1": carry["k1"]} if "k1" in carry else {}
+def time_of(scalars: Carry) -> Time:
+    """The time among the scalars of the loop."""
+    return tuple(scalars[name] for name in ("t0", "t1") if name in scalars)
 
 
 def _put(buffer: Any, column: Any, index: Any) -> Any:

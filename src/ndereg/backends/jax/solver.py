@@ -14,7 +14,7 @@ from jax.custom_derivatives import SymbolicZero
 from ndereg.backends.jax.backsolve import Augmented, refuse_own_times
 from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted, conjugate
 from ndereg.backends.jax.inputs import Inputs, Rows, batchable
-from ndereg.backends.jax.loop import Capacity, Loop
+from ndereg.backends.jax.loop import Capacity, Loop, time_of
 from ndereg.backends.jax.machine import Runners
 from ndereg.backends.jax.reverse import Reverse, time_cotangents
 from ndereg.spec.adjoint import Discrete, NoAdjoint
@@ -85,10 +85,12 @@ class Solver:
             **{name: jax.tree.map(rows.split_rows, tape[name]) for name in ("h", "y", "t")},
             "slot_row": rows.share(tape["row"]),
             "rows": rows.share(carry["row"]),
-            "t_end": jax.tree.map(split, carry["t"]),
+            "t_end": jax.tree.map(split, time_of(carry)),
             "y_end": split(carry["y"]),
             "naccept": split(carry["naccept"]),
-            "reductions": jax.tree.map(split, carry["reductions"]),
+            "reductions": {
+                name: split(value) for name, value in carry.items() if name.startswith("at")
+            },
         }
         if loop.outputs is not None:
             outputs = carry["outputs"]

@@ -1,0 +1,74 @@
+"""The scalars and states that the forward loop carries, in few arrays where they are small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class Scalars:
+    """How named scalars lie in the carry of a loop.
+
+    Of a single sample they are one vector: XLA spends a kernel launch and a copy on every carried
+    array, which for small states is most of a step. Many samples keep one array a name, whose
+    arithmetic is vectorised over the samples.
+
+    Parameters
+    ----------
+    like : mapping of name to array (samples, 1)
+        Scalars and flags as they are before the loop.
+    """
+
+    def __init__(self, like: Mapping[str, Any]) -> None:
+        self._dtypes = {name: value.dtype for name, value in like.items()}
+        self._together = all(value.shape == (1, 1) for value in like.values())
+        self._dtype = jnp.result_type(*(d for d in self._dtypes.values() if d != jnp.bool_))
+
+    def pack(self, values: Mapping[str, Any]) -> Any:
+        """Scalars as they are carried."""
+        if not self._together:
+            return {name: jnp.asarray(values[name], self._dtypes[name]) for name in self._dtypes}
+        # selected by index, not concatenated: that would be one kernel for every scalar
+        index = jax.lax.broadcasted_iota(jnp.int32, (1, len(self._dtypes)), 1)
+        packed = jnp.zeros((1, len(self._dtypes)), self._dtype)
+        for i, name in enumerate(self._dtypes):
+            packed = jnp.where(index == i, jnp.asarray(values[name], self._dtype), packed)
+        return packed
+
+    def unpack(self, packed: Any) -> dict[str, Any]:
+        """The scalars by name."""
+        if not self._together:
+            return dict(packed)
+        return {
+            name: packed[:, i : i + 1].astype(dtype)
+            for i, (name, dtype) in enumerate(self._dtypes.items())
+        }
+
+
+SMALL_STATE = 64
+"""Entries up to which the state and the first stage are carried as one array."""
+
+
+class States:
+    """How the state and, if it is handed on, the first stage lie in the carry."""
+
+    def __init__(self, y: Any, k1: Any | None) -> None:
+        self._together = k1 is not None and y.size <= SMALL_STATE
+
+    def pack(self, y: Any, k1: Any | None) -> Any:
+        """State and first stage as they are carried."""
+        return jnp.stack([y, k1]) if self._together else (y, k1)
+
+    def unpack(self, packed: Any) -> tuple[Any, Any | None]:
+        """State, and first stage or None."""
+        return packed[0], packed[1]
+
+    def accepted(self, accept: Any, packed: Any, y1: Any, k_next: Any | None) -> Any:
+        """The new ones where a step is accepted."""
+        if self._together:
+            return jnp.where(accept, jnp.stack([y1, k_next]), packed)
+        y, k1 = packed
+        return jnp.where(accept, y1, y), None if k1 is None else jnp.where(accept, k_next, k1)
