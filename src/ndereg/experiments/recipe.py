@@ -50,7 +50,7 @@ class Settings:
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     schedule: str = "exponential"
     seeds: tuple[int, ...] = (0,)
-    evaluate_every: int = 5
+    evaluate_every: int = 10
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regularizers", tuple(self.regularizers))

@@ -29,10 +29,11 @@ class Session:
     recipe: Recipe
     settings: Settings
     folder: RunFolder
+    preset: str = "default"
 
     @classmethod
     def create(cls, recipe: str, path: Path, preset: str = "default", **chosen: Any) -> Session:
-        """Begin in a new folder.
+        """Begin in a new folder; it is made when the first model is known to compile.
 
         Raises
         ------
@@ -46,17 +47,7 @@ class Session:
                 f"expected a new or empty output folder, received {path}; try another --out, or "
                 "--resume to continue what is there"
             )
-        session = cls(found, settings, RunFolder(path))
-        write_json(
-            session.folder.config,
-            {
-                "recipe": recipe,
-                "preset": preset,
-                "settings": dataclasses.asdict(settings),
-                "versions": _versions(settings.backend),
-            },
-        )
-        return session
+        return cls(found, settings, RunFolder(path), preset)
 
     @classmethod
     def reopen(cls, recipe: str, path: Path, **chosen: Any) -> Session:
@@ -72,7 +63,8 @@ class Session:
         if config["recipe"] != recipe:
             raise ValueError(f"{path} holds recipe {config['recipe']!r}, received {recipe!r}")
         found = lookup(recipe)
-        settings = found.settings(config.get("preset", "default"), **config["settings"])
+        preset = config.get("preset", "default")
+        settings = found.settings(preset, **config["settings"])
         for name, value in chosen.items():
             kept = getattr(settings, name, None)
             if kept != (tuple(value) if isinstance(kept, tuple) else value):
@@ -80,7 +72,7 @@ class Session:
                     f"expected the settings of {path}, where {name} is {kept!r}, received "
                     f"{value!r}; leave it out, or start anew with another --out"
                 )
-        return cls(found, settings, folder)
+        return cls(found, settings, folder, preset)
 
     @property
     def runs(self) -> list[Run]:
@@ -110,11 +102,24 @@ class Session:
                 if (run.regularizer, run.seed) in finished:
                     continue
                 trainer = Trainer(self.recipe, self.settings, task, self.folder, run)
+                trainer.prepare()
+                self._write_config()
                 results.append(trainer.train(listener, interrupt))
                 write_json(self.folder.results, [dataclasses.asdict(r) for r in results])
                 self.folder.checkpoint(run.name).unlink(missing_ok=True)
         write_report(self.recipe, self.settings, self.folder, results)
         return results
+
+    def _write_config(self) -> None:
+        """Write the settings, once they are known to work."""
+        if not self.folder.config.exists():
+            config = {
+                "recipe": self.recipe.name,
+                "preset": self.preset,
+                "settings": dataclasses.asdict(self.settings),
+                "versions": _versions(self.settings.backend),
+            }
+            write_json(self.folder.config, config)
 
 
 def _versions(backend: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The training loop.
 
-Batches come from counters and checkpoints are written every epoch, so that a run that was stopped
-and resumed ends where an uninterrupted one does.
+Batches come from counters and a checkpoint holds everything else, so that a run that was stopped
+and resumed ends where an uninterrupted one does, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ import numpy as np
 from ndereg.experiments.interrupt import Interrupt
 from ndereg.experiments.recipe import Recipe, Settings, Task
 from ndereg.experiments.runners import runner as make_runner
-from ndereg.experiments.runners.base import Runner, StepResult
+from ndereg.experiments.runners.base import StepResult
 from ndereg.experiments.storage import RunFolder, read_arrays, write_arrays
 from ndereg.models.parameters import stream
 
 PREDICTIONS = 20
 """Predictions whose median is the prediction time."""
+
+CHECKPOINT_S = 2.0
+"""Least seconds between two checkpoints; they are written at the end of an epoch."""
 
 Trace = dict[str, list[Any]]
 
@@ -107,31 +110,46 @@ class Trainer:
         self.steps = self.steps_per_epoch * settings.epochs
         self.weight = recipe.weight(settings, run.regularizer, self.steps)
         self.progress = Progress()
+        recorded = folder.read_metrics()
+        self.others = [record for record in recorded if record["run"] != run.name]
+        self.records = [record for record in recorded if record["run"] == run.name]
+
+        penalized = recipe.regularizers[run.regularizer]
+        self.runner = make_runner(task, penalized, settings, task.init(run.seed))
+        self.compile_s = 0.0
+        self.before: Trace = {}
+
+    def prepare(self) -> None:
+        """Compile, and solve once with the initial parameters; nothing is written.
+
+        Whatever is wrong with the settings shows here at the latest.
+        """
+        self.compile_s = _seconds(lambda: self.runner.warm_up(self._batch(0)))
+        self.compile_s += _seconds(lambda: self.runner.predict(self.task.test))
+        self.before = _trace(self.runner.record(self.task.test))
 
     def train(self, listener: Listener, interrupt: Interrupt) -> Result:
-        """Train to the end.
+        """Train to the end, after :meth:`prepare`.
 
         Raises
         ------
         Interrupted
             If ``interrupt`` was requested; the checkpoint is on disk.
         """
-        penalized = self.recipe.regularizers[self.run.regularizer]
-        runner = make_runner(self.task, penalized, self.settings, self.task.init(self.run.seed))
-        compile_s = _seconds(lambda: runner.warm_up(self._batch(0)))
-        compile_s += _seconds(lambda: runner.predict(self.task.test))
-        before = _trace(runner.record(self.task.test))
-        records = self._resume(runner)
+        self._resume()
+        saved = time.monotonic()
         listener.started(self.run, self.steps, self.progress.step)
         while self.progress.step < self.steps:
             if interrupt.requested:
-                self._checkpoint(runner, records)
+                self._checkpoint()
                 raise Interrupted(self.run.name)
-            self._step(runner, listener)
+            self._step(listener)
             if self.progress.step % self.steps_per_epoch == 0:
-                records.append(self._end_epoch(runner, listener))
-                self._checkpoint(runner, records)
-        result = self._finish(runner, compile_s, before)
+                self.records.append(self._end_epoch(listener))
+                if time.monotonic() - saved > CHECKPOINT_S:
+                    self._checkpoint()
+                    saved = time.monotonic()
+        result = self._finish()
         listener.finished(self.run, result)
         return result
 
@@ -146,11 +164,11 @@ class Trainer:
         noise = stream(self.run.seed, f"step.{step}")
         return self.task.batch(order[index * size : (index + 1) * size], noise)
 
-    def _step(self, runner: Runner, listener: Listener) -> None:
+    def _step(self, listener: Listener) -> None:
         step = self.progress.step
         batch, weight = self._batch(step), self.weight(step)
         start = time.perf_counter()
-        result = runner.step(batch, weight, step)
+        result = self.runner.step(batch, weight, step)
         self.progress.train_s += time.perf_counter() - start
         if not np.isfinite(result.loss):
             raise RuntimeError(
@@ -161,7 +179,7 @@ class Trainer:
         self.progress.step += 1
         listener.stepped(self.run, step // self.steps_per_epoch + 1, result)
 
-    def _end_epoch(self, runner: Runner, listener: Listener) -> dict[str, Any]:
+    def _end_epoch(self, listener: Listener) -> dict[str, Any]:
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
         record: dict[str, Any] = {
@@ -176,42 +194,41 @@ class Trainer:
         }
         progress.sums = {}
         if epoch % self.settings.evaluate_every == 0 or epoch == self.settings.epochs:
-            output, nfev = runner.predict(self.task.test)
+            output, nfev = self.runner.predict(self.task.test)
             scores = self.task.scores(output, self.task.test)
             record |= {f"test_{name}": value for name, value in scores.items()}
             record["test_nfev"] = nfev
             listener.evaluated(self.run, scores, nfev)
         return record
 
-    def _checkpoint(self, runner: Runner, records: list[dict[str, Any]]) -> None:
+    def _checkpoint(self) -> None:
         # Metrics first: a stop between the two files leaves metrics ahead of the checkpoint, and
         # resuming cuts them back.
-        others = [r for r in self.folder.read_metrics() if r["run"] != self.run.name]
-        self.folder.write_metrics([*others, *records])
+        self.folder.write_metrics([*self.others, *self.records])
         write_arrays(
             self.folder.checkpoint(self.run.name),
-            runner.state(),
+            self.runner.state(),
             {"run": self.run.name, "progress": dataclasses.asdict(self.progress)},
         )
 
-    def _resume(self, runner: Runner) -> list[dict[str, Any]]:
-        """Load the checkpoint, if any, and return this run's epochs up to it."""
+    def _resume(self) -> None:
+        """Load the checkpoint, if any, and forget the epochs after it."""
         path = self.folder.checkpoint(self.run.name)
-        if not path.exists():
-            return []
-        state, about = read_arrays(path)
-        try:
-            runner.restore(state)
-            self.progress = Progress(**about["progress"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not belong to this run: {error!r}") from error
-        return [
-            record
-            for record in self.folder.read_metrics()
-            if record["run"] == self.run.name and record["step"] <= self.progress.step
-        ]
+        if path.exists():
+            state, about = read_arrays(path)
+            try:
+                for name, value in self.runner.params().items():
+                    if state[f"params.{name}"].shape != value.shape:
+                        raise ValueError(f"expected {name} of shape {value.shape}")
+                self.runner.restore(state)
+                self.progress = Progress(**about["progress"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path} does not belong to this run: {error!r}") from error
+        self.records = [r for r in self.records if r["step"] <= self.progress.step]
 
-    def _finish(self, runner: Runner, compile_s: float, before: Trace) -> Result:
+    def _finish(self) -> Result:
+        self.folder.write_metrics([*self.others, *self.records])
+        runner = self.runner
         output, nfev = runner.predict(self.task.test)
         times = [_seconds(lambda: runner.predict(self.task.test)) for _ in range(PREDICTIONS)]
         description = {**self.task.describe(), "ndereg_format": 1}
@@ -225,8 +242,8 @@ class Trainer:
             nfev=nfev,
             train_s=self.progress.train_s,
             predict_s=statistics.median(times),
-            compile_s=compile_s,
-            before=before,
+            compile_s=self.compile_s,
+            before=self.before,
             after=_trace(runner.record(self.task.test)),
         )
 

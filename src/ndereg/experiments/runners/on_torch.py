@@ -53,9 +53,9 @@ class Runner(base.Runner):
         self.optimizer.zero_grad()
         loss.backward()
         return base.StepResult(
-            loss=float(loss),
-            objective=float(objective),
-            penalty=float(sol.penalty),
+            loss=loss.item(),
+            objective=objective.item(),
+            penalty=sol.penalty.item(),
             nfev=int(sol.stats.nfev),
         )
 

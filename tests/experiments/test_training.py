@@ -1,0 +1,216 @@
+"""Training: the same on every backend, and the same after any stop."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ndereg.experiments import training
+from ndereg.experiments.interrupt import Interrupt
+from ndereg.experiments.recipe import BACKENDS
+from ndereg.experiments.runners import runner as make_runner
+from ndereg.experiments.session import Session
+from ndereg.experiments.storage import read_arrays
+from ndereg.experiments.training import Interrupted, Listener, Run, Trainer
+from ndereg.models.parameters import map_leaves
+
+SMALL = {"hidden": 8, "batch_size": 64, "epochs": 2, "evaluate_every": 1}
+TIMES = ("train_s", "predict_s", "compile_s")
+
+
+@pytest.fixture(scope="module")
+def first_steps():
+    """Return three steps of every backend, and the parameters after them."""
+    found = {}
+    for backend in BACKENDS:
+        recipe = training_recipe()
+        settings = recipe.settings(**SMALL, backend=backend)
+        task = recipe.task(settings)
+        penalized = recipe.regularizers["error+stiffness"]
+        runner = make_runner(task, penalized, settings, task.init(0))
+        before = runner.params()
+        batches = [
+            {name: array[start : start + 64] for name, array in task.train.items()}
+            for start in (0, 64, 128)
+        ]
+        runner.warm_up(batches[0])
+        for key, value in runner.params().items():
+            np.testing.assert_array_equal(value, before[key])
+        steps = [runner.step(batch, 2.5, i) for i, batch in enumerate(batches)]
+        found[backend] = steps, runner, runner.predict(task.test)
+    return found
+
+
+def training_recipe():
+    from ndereg.experiments import lookup
+
+    return lookup("digits")
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
+def test_the_first_steps_are_the_same_on_every_backend(first_steps, backend):
+    expected, expected_runner, (expected_output, expected_nfev) = first_steps["numpy"]
+    steps, runner, (output, nfev) = first_steps[backend]
+    for ours, theirs in zip(expected, steps, strict=True):
+        assert theirs.nfev == ours.nfev
+        assert theirs.objective == pytest.approx(ours.objective, rel=1e-4)
+        # The error estimate is partly the rounding of float32, which is a few 1e-3 tolerances.
+        assert theirs.penalty == pytest.approx(ours.penalty, abs=5e-3)
+        assert theirs.loss == pytest.approx(theirs.objective + 2.5 * theirs.penalty, rel=1e-5)
+    assert nfev == expected_nfev
+    assert runner.params().keys() == expected_runner.params().keys()
+    np.testing.assert_allclose(output, expected_output, rtol=0, atol=5e-3)
+
+
+def in_float64(tree):
+    return map_leaves(lambda array: array.astype("float64"), tree)
+
+
+def test_without_rounding_the_first_steps_agree_to_ten_digits():
+    recipe = training_recipe()
+    steps = {}
+    for backend in ("numpy", "torch"):
+        settings = recipe.settings(**SMALL, backend=backend)
+        task = recipe.task(settings)
+        batches = [
+            {
+                name: array[start : start + 64].astype("float64")
+                for name, array in task.train.items()
+            }
+            for start in (0, 64, 128)
+        ]
+        penalized = recipe.regularizers["error+stiffness"]
+        runner = make_runner(task, penalized, settings, in_float64(task.init(0)))
+        steps[backend] = [vars(runner.step(b, 2.5, i)) for i, b in enumerate(batches)]
+    for ours, theirs in zip(steps["numpy"], steps["torch"], strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_restored_state_continues_bit_for_bit(first_steps, backend):
+    _, runner, _ = first_steps[backend]
+    batch = {name: array[-64:] for name, array in runner.task.train.items()}
+    state = runner.state()
+    ends = []
+    for _ in range(2):
+        runner.restore(state)
+        result = runner.step(batch, 1.0, 3)
+        ends.append((result, runner.params()))
+    assert ends[0][0] == ends[1][0]
+    for name, value in ends[0][1].items():
+        np.testing.assert_array_equal(value, ends[1][1][name])
+
+
+def run(path, **chosen):
+    return Session.create("digits", path, **{**SMALL, "regularizers": ("error",), **chosen})
+
+
+class StopAfter(Listener):
+    """Presses Ctrl-C after some steps."""
+
+    def __init__(self, interrupt, steps):
+        self.interrupt, self.steps = interrupt, steps
+
+    def stepped(self, run, epoch, result):
+        self.steps -= 1
+        if self.steps == 0:
+            self.interrupt.requested = True
+
+
+def train(session, stop=None):
+    """Train the session's only run; stop after so many steps."""
+    task = session.recipe.task(session.settings)
+    trainer = Trainer(session.recipe, session.settings, task, session.folder, Run("error", 0))
+    trainer.prepare()
+    interrupt = Interrupt()
+    return trainer.train(Listener() if stop is None else StopAfter(interrupt, stop), interrupt)
+
+
+def without_times(record):
+    return {name: value for name, value in record.items() if name not in TIMES}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_stopped_and_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, backend):
+    whole, parts = (run(tmp_path / name, backend=backend) for name in ("whole", "parts"))
+    expected = train(whole)
+    for stop in (7, 20):  # in the first epoch, and in the second
+        with pytest.raises(Interrupted):
+            train(parts, stop)
+    resumed = train(parts)
+    assert without_times(vars(resumed)) == without_times(vars(expected))
+    lines = [[without_times(r) for r in s.folder.read_metrics()] for s in (whole, parts)]
+    assert lines[0] == lines[1]
+    assert [record["epoch"] for record in lines[0]] == [1, 2]
+    models = [read_arrays(s.folder.model("error-seed0"))[0] for s in (whole, parts)]
+    assert models[0].keys() == models[1].keys()
+    for name in models[0]:
+        np.testing.assert_array_equal(models[0][name], models[1][name])
+
+
+def test_a_kill_between_two_files_is_survived(tmp_path, monkeypatch):
+    """The metrics are ahead of the checkpoint: they are cut back, and made again."""
+    monkeypatch.setattr(training, "CHECKPOINT_S", 0.0)
+    whole, killed = run(tmp_path / "whole"), run(tmp_path / "killed")
+    expected = train(whole)
+    write = training.write_arrays
+
+    def die_at_the_second(path, arrays, about):
+        if about.get("progress", {}).get("step") == 40:
+            raise SystemExit
+        write(path, arrays, about)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_arrays", die_at_the_second)
+        with pytest.raises(SystemExit):
+            train(killed)
+    assert len(killed.folder.read_metrics()) == 2
+    assert without_times(vars(train(killed))) == without_times(vars(expected))
+    assert len(killed.folder.read_metrics()) == 2
+
+
+def test_another_seed_is_another_training(tmp_path):
+    session = run(tmp_path, epochs=1, seeds=(0, 1))
+    results = session.train()
+    assert [result.seed for result in results] == [0, 1]
+    assert results[0].scores != results[1].scores
+
+
+def test_a_session_trains_what_is_missing_only(tmp_path):
+    session = run(tmp_path, epochs=1, regularizers=("none", "error"))
+    first = session.train()
+    again = Session.reopen("digits", tmp_path)
+    assert again.settings == session.settings
+    listener = StopAfter(Interrupt(), 10**9)
+    assert [vars(r) for r in again.train(listener)] == [vars(r) for r in first]
+    assert listener.steps == 10**9
+    assert not list(tmp_path.glob("checkpoints/*"))
+    assert json.loads((tmp_path / "config.json").read_text())["versions"].keys() >= {"numba"}
+
+
+def test_a_checkpoint_of_another_backend_is_refused(tmp_path):
+    ours, theirs = run(tmp_path / "ours"), run(tmp_path / "theirs", backend="torch")
+    with pytest.raises(Interrupted):
+        train(theirs, 1)
+    path = ours.folder.checkpoint("error-seed0")
+    path.parent.mkdir(parents=True)
+    theirs.folder.checkpoint("error-seed0").replace(path)
+    with pytest.raises(ValueError, match="does not belong to this run"):
+        train(ours)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+    session = run(tmp_path)
+    with pytest.raises(Interrupted):
+        train(session, 1)
+    path = session.folder.checkpoint("error-seed0")
+    state, about = read_arrays(path)
+    training.write_arrays(path, {**state, "params.head.bias": np.zeros(9, "float32")}, about)
+    with pytest.raises(ValueError, match="head.bias of shape"):
+        train(session)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
+    session = run(tmp_path, learning_rate=1e30, regularizers=("none",))
+    with pytest.raises(RuntimeError, match=r"learning-rate|NON_FINITE|STEP_UNDERFLOW"):
+        session.train()

@@ -1,0 +1,149 @@
+"""The command line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+import ndereg
+from ndereg.cli import app
+
+SMALL = ["--hidden", "8", "--batch-size", "64"]
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_version():
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.stdout.strip() == f"ndereg {ndereg.__version__}"
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_help_names_every_option(command):
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for option in ("--backend", "--rtol", "--weight", "--seeds", "--out", "--resume", "--quiet"):
+        assert option in result.stdout
+
+
+def test_compare_prints_the_table_and_leaves_the_report(tmp_path):
+    out = tmp_path / "out"
+    result = call("compare", "digits", "--regularizers", "none,error", "--epochs", 1, *SMALL,
+                  "--out", out, "--quiet")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == [
+        "regularizer", "accuracy", "NFE", "training", "prediction", "compiling",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in lines[2:4]] == ["none", "error"]
+    assert "1.00×" in lines[2]
+    assert (out / "report.html").exists()
+    settings = json.loads((out / "config.json").read_text())["settings"]
+    assert settings["hidden"] == 8
+    assert settings["regularizers"] == ["none", "error"]
+
+
+def test_train_shows_its_progress(tmp_path):
+    result = call("train", "digits", "--regularizer", "error", "--epochs", 1, *SMALL,
+                  "--out", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "epoch 1" in result.stdout
+    assert "NFE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digit"], "did you mean 'digits'"),
+        (["digits", "--regularizers", "none,eror"], "regularizers among none, error"),
+        (["digits", "--backend", "keras"], "backend among numpy, torch, jax"),
+        (["digits", "--tol", "1e-6", "--rtol", "1e-3"], "received both"),
+        (["digits", "--weight", "error"], "NAME=START:END"),
+        (["digits", "--weight", "error=x"], "START:END"),
+        (["digits", "--seeds", "0"], "--seeds >= 1"),
+        (["digits", "--seed", "-1"], "seed in"),
+        (["digits", "--preset", "fast"], "preset among"),
+        (["digits", "--resume"], "--out"),
+        (["digits", "--device", "cuda"], "runs on the cpu"),
+        (["digits", "--method", "tsit6"], "did you mean"),
+        (["digits", "--tol", "-1"], "rtol"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_status_2(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = call("compare", *arguments, "--quiet")
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["torch", "jax", "optax"])
+def test_a_backend_that_is_not_installed_says_what_to_install(tmp_path, missing):
+    extra = "torch" if missing == "torch" else "jax"
+    script = f"""
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {missing!r}:
+            raise ModuleNotFoundError("No module named {missing}", name={missing!r})
+sys.meta_path.insert(0, NotInstalled())
+sys.argv = ["ndereg", "train", "digits", "--backend", {extra!r}, "--quiet"]
+from ndereg.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 2
+    assert f"ndereg[{extra}]" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
+    (tmp_path / "thesis.tex").write_text("…")
+    result = call("compare", "digits", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "--resume" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path):
+    out = tmp_path / "out"
+    assert call("train", "digits", "--epochs", 1, *SMALL, "--out", out, "--quiet").exit_code == 0
+    same = call("train", "digits", "--epochs", 1, "--out", out, "--resume", "--quiet")
+    assert same.exit_code == 0
+    other = call("train", "digits", "--epochs", 2, "--out", out, "--resume", "--quiet")
+    assert other.exit_code == 2
+    assert "epochs is 1" in other.output
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ndereg", "train", "digits", "--epochs", "40", *SMALL]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists():  # the first checkpoint
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert f"ndereg train digits --out {out} --resume" in output
+    assert list((out / "checkpoints").iterdir())
+    resumed = call("train", "digits", "--out", out, "--resume", "--quiet")
+    assert resumed.exit_code == 0, resumed.output
+    assert not list((out / "checkpoints").iterdir())
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line)["epoch"] for line in lines]
+    assert epochs == list(range(1, 41))
