@@ -29,14 +29,18 @@ _COMMON: dict[str, Any] = {
     "pipeline_class": _SeparateArrays,
 }
 
-#: Decorator of generated kernels. Of the fast-math flags only contraction is set: NaN and
-#: infinities keep their meaning, and the elementary functions rely on the order of their sums.
-kernel = njit(cache=True, fastmath={"contract"}, **_COMMON)
+#: Of the fast-math flags kernels have contraction, and one reciprocal for several quotients by the
+#: same number (a quarter of the time of a gravitational field): NaN and infinities keep their
+#: meaning, and the elementary functions rely on the order of their sums.
+_EXACT_ENOUGH = {"contract", "arcp"}
+
+#: Decorator of generated kernels.
+kernel = njit(cache=True, fastmath=_EXACT_ENOUGH, **_COMMON)
 
 #: Decorator of step programs and loops: their sums may be taken in any order, so that the means of
 #: the error norms are vectorised as well.
 program = njit(cache=True, fastmath={"contract", "reassoc", "nsz"}, **_COMMON)
 
 #: The same for source that refers to functions of the user, which cannot be cached on disk.
-kernel_in_memory = njit(fastmath={"contract"}, **_COMMON)
+kernel_in_memory = njit(fastmath=_EXACT_ENOUGH, **_COMMON)
 program_in_memory = njit(fastmath={"contract", "reassoc", "nsz"}, **_COMMON)
