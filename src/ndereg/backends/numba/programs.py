@@ -36,9 +36,12 @@ SCALAR_TEXT: dict[str, str] = {
     "max": "({0} if ({0} >= {1} or {0} != {0}) else {1})",
     "min": "({0} if ({0} <= {1} or {0} != {0}) else {1})",
     "safe_div": "({zero} if {1} == 0 else {0} / {1})",
-    "isfinite": "math.isfinite({})",
+    "isfinite": "is_finite({})",
 }  # fmt: skip
-"""Meaning of the operations as source; ``{zero}`` and ``{one}`` are typed constants."""
+"""Meaning of the operations as source; ``{zero}`` and ``{one}`` are typed constants.
+
+Numba's own ``math.isfinite(x)`` looks at ``x - x``, which is 0 once sums may be reassociated.
+"""
 
 
 @dataclass(frozen=True)
@@ -427,8 +430,8 @@ class _Emitter:
             return f"({zero} if {z} == 0 else ({one} if {z} > 0 else -{one}))"
         if instruction.op == "isfinite" and vector:
             z = values[0]
-            test = f"math.isfinite({z})"
+            test = f"is_finite({z})"
             if self.numbers.complex and is_state:
-                test = f"(math.isfinite({z}.real) and math.isfinite({z}.imag))"
+                test = f"(is_finite({z}.real) and is_finite({z}.imag))"
             return f"({one} if {test} else {zero})"
         return SCALAR_TEXT[instruction.op].format(*values, zero=zero, one=one)
