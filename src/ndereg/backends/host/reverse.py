@@ -102,5 +102,5 @@ def _take_emissions(
 
 def _cotangent(machine: Any, emission: Any, ys_bar: Any, present: Any) -> Any:
     if is_joint(machine):
-        return ys_bar[:, emission.index]
+        return ys_bar[:, emission.index].reshape(machine.problem.y0.shape)
     return machine.take(ys_bar, emission.index, present)

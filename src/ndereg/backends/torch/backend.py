@@ -19,6 +19,7 @@ from ndereg.backends.torch.machine import TorchMachine
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete, NoAdjoint
+from ndereg.structure import LEAF
 
 _NAMES = {
     getattr(torch, name): name
@@ -119,7 +120,7 @@ class TorchSolver:
     def solve(self, problem: Problem) -> Result:
         """Solve; the result has history if anything it depends on requires gradients."""
         adjoint = problem.spec.adjoint
-        problem = _on_one_device(problem)
+        problem = _placed(problem)
         if isinstance(adjoint, NoAdjoint) or not torch.is_grad_enabled():
             return self._without_history(problem)
         wanted = [i for i, leaf in enumerate(problem.args) if leaf.requires_grad]
@@ -135,17 +136,17 @@ class TorchSolver:
                 field.look(problem.t0, detached.y0)
             active = field.inputs or problem.y0.requires_grad or any(t is not None for t in times)
             if not active:
-                return integrate(self.runners, TorchMachine(detached, field), None)  # type: ignore[arg-type]
+                return _flat(detached, _run(self.runners, detached, field, None))
             recording, result = self._record(detached, field)
         ys, penalty = SolveFunction.apply(recording, result, problem.y0, *times, *field.inputs)
-        return replace(result, ys=ys, penalty=penalty)
+        return _flat(problem, replace(result, ys=ys, penalty=penalty))
 
     def solve_vjp(
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Solve without history; the pullback runs the transposed programs."""
         with torch.inference_mode(False), torch.no_grad():
-            problem = _on_one_device(problem)
+            problem = _placed(problem)
             problem = replace(
                 problem,
                 y0=_plain(problem.y0),
@@ -165,31 +166,39 @@ class TorchSolver:
 
         def pullback(ys_bar: torch.Tensor, penalty_bar: torch.Tensor) -> tuple[Any, list[Any]]:
             device = problem.y0.device
+            tensors = [*problem.args, *carried]
+            places = [*wanted, *range(len(problem.args), len(tensors))]
             with torch.inference_mode(False), torch.no_grad():
-                y0_bar, bars = recording.pull(
-                    states, result.ys, _plain(ys_bar).to(device), _plain(penalty_bar).to(device)
-                )
-                tensors = [*problem.args, *carried]
-                found = dict(zip([*wanted, *range(len(problem.args), len(tensors))], bars,
-                                 strict=True))  # fmt: skip
-                return y0_bar, [
+                ys_bar = _plain(ys_bar).to(device).reshape(result.ys.shape)
+                penalty_bar = _plain(penalty_bar).to(device)
+                y0_bar, bars = recording.pull(states, result.ys, ys_bar, penalty_bar)
+                found = dict(zip(places, bars, strict=True))
+                return y0_bar.reshape((problem.layout.samples, -1)), [
                     torch.zeros_like(tensor) if found.get(i) is None else found[i]
                     for i, tensor in enumerate(tensors)
                 ]
 
-        return result, pullback
+        return _flat(problem, result), pullback
 
     def _without_history(self, problem: Problem) -> Result:
         with torch.no_grad():
             field = TorchField(self.backend, problem, (), ())
             problem = replace(problem, y0=problem.y0.detach())
-            return integrate(self.runners, TorchMachine(problem, field), None)  # type: ignore[arg-type]
+            return _flat(problem, _run(self.runners, problem, field, None))
 
     def _record(self, problem: Problem, field: TorchField) -> tuple[Recording, Result]:
         adjoint = problem.spec.adjoint
         tape = Tape(Checkpoints(adjoint.checkpoints)) if isinstance(adjoint, Discrete) else None
-        result = integrate(self.runners, TorchMachine(problem, field), tape)  # type: ignore[arg-type]
+        result = _run(self.runners, problem, field, tape)
         return Recording(self.backend, self.runners, problem, field, tape, _solve), result
+
+
+def _run(runners: Runners, problem: Problem, field: Any, tape: Tape | None) -> Result:
+    """Solve; the states have the shape of the problem's ``y0``."""
+    machine: Any = TorchMachine(problem, field)
+    result = integrate(runners, machine, tape)
+    # a solve without an accepted step ends where it started, but not in the caller's memory
+    return replace(result, ys=result.ys.clone()) if result.ys is problem.y0 else result
 
 
 def _solve(plan: Plan, problem: Problem, field: TorchField) -> Result:
@@ -197,7 +206,14 @@ def _solve(plan: Plan, problem: Problem, field: TorchField) -> Result:
     from ndereg.backends.registry import compile_on, load_backend
 
     runners = compile_on(problem.spec, load_backend("torch")).runners  # type: ignore[attr-defined]
-    return integrate(runners, TorchMachine(problem, field), None)  # type: ignore[arg-type]
+    return _run(runners, problem, field, None)
+
+
+def _flat(problem: Problem, result: Result) -> Result:
+    """Return the result with its states as ``(B, n)`` or ``(B, T, n)``."""
+    layout = problem.layout
+    times = () if problem.t_eval is None else (problem.t_eval.shape[-1],)
+    return replace(result, ys=result.ys.reshape((layout.samples, *times, layout.entries)))
 
 
 def _is_differentiable(tensor: torch.Tensor) -> bool:
@@ -209,9 +225,17 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def _on_one_device(problem: Problem) -> Problem:
-    """Move numbers to the state's device; refuse tensors of another one."""
-    device = problem.y0.device
+def _placed(problem: Problem) -> Problem:
+    """Give a single joint state its own shape, and move numbers to its device.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is on another device.
+    """
+    layout, device = problem.layout, problem.y0.device
+    if layout.batch is None and layout.structure == LEAF:
+        problem = replace(problem, y0=problem.y0.reshape(layout.shapes[0]))
     if all(leaf.device == device for leaf in problem.args):
         return problem
     args = []

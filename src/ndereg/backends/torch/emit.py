@@ -348,7 +348,8 @@ class _Emitter:
                 total.add_scaled(size, None, part.value, part if part.fresh else None)
                 if part.fresh and total.value != part.value:
                     self.lines.append(f"del {part.value}")
-        self.lines.append(f"{self.names[dst]} = {total.value}")
+        if total.value != self.names[dst]:
+            self.lines.append(f"{self.names[dst]} = {total.value}")
         self.tensors.add(dst)
         self.full.add(dst)
         if total.fresh:

@@ -93,49 +93,50 @@ class TorchField:
         self._real = getattr(torch, layout.real_dtype)
         self._device = problem.y0.device
         self._dtype = problem.y0.dtype
-        self._single = layout.structure == LEAF
-        self._shape = torch.Size(layout.shapes[0]) if self._single else None
-        self._flat_shape = tuple(problem.y0.shape)
+        self._shape = problem.y0.shape
+        # a state that the field takes as it is needs no reshaping around every call
+        self._direct = layout.structure == LEAF and self._shape == layout.shapes[0]
+        self._joint = layout.batch is None
         self._start: tuple[Any, torch.Tensor, torch.Tensor] | None = None
         self._boundary = Boundary(())
 
-    def _call(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def _call(self, t: Any, y: torch.Tensor) -> torch.Tensor:
         bound = self.bound
-        if not self._single:
+        if self._joint:
+            t = torch.scalar_tensor(t, dtype=self._real, device=self._device)
+        else:
+            t = self._times(t)
+        if not self._direct:
             return bound.flat(bound.field(t, bound.state(y), self._nested))
-        k = bound.field(t, y.view(self._shape), self._nested)
+        k = bound.field(t, y, self._nested)
         if (
             type(k) is torch.Tensor
             and k.shape == self._shape
             and k.dtype is self._dtype
             and k.device == self._device
         ):
-            return k.reshape(self._flat_shape)
-        return bound.flat(k)
+            return k
+        return bound.flat(k).reshape(self._shape)
 
-    def _time(self, t: Any) -> torch.Tensor:
-        """Time as the field sees it."""
+    def _times(self, t: Any) -> torch.Tensor:
+        """Return the times of all samples as the field sees them."""
         if isinstance(t, torch.Tensor):
             return t.to(self._real).reshape(self.layout.time_shape)
-        if self.layout.batch is None:
-            return torch.scalar_tensor(t, dtype=self._real, device=self._device)
         return torch.full(self.layout.time_shape, t, dtype=self._real, device=self._device)
 
     def evaluate(self, t: Any, y: torch.Tensor) -> torch.Tensor:
         """Evaluate without history."""
-        start = self._start
-        if start is not None:
-            self._start = None
+        if self._start is not None:
+            start, self._start = self._start, None
             if y is start[1] and (isinstance(t, torch.Tensor) or t == start[0]):
                 return start[2]
-        return self._call(self._time(t), y)
+        return self._call(t, y)
 
     def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Linearization]:
         """Evaluate with history from ``y``."""
-        time = self._time(t)
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            k = self._call(time, point)
+            k = self._call(t, point)
         if k.requires_grad:
             self._boundary.check(k, point, self.wrt)
         return k.detach(), (point, k)
@@ -160,10 +161,9 @@ class TorchField:
         Tensors with history that are neither y nor known already are added to ``inputs``. The value
         serves the first evaluation of the solve.
         """
-        time = self._time(t)
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            k, found = observed(lambda: self._call(time, point), point)
+            k, found = observed(lambda: self._call(t, point), point)
         hidden = []
         if k.requires_grad:
             hidden = self._boundary.search(k, point, self.wrt, found)

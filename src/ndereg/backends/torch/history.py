@@ -140,11 +140,10 @@ class SolveFunction(torch.autograd.Function):
         """Hand the result over and keep the recording."""
         ctx.set_materialize_grads(False)
         ctx.recording = recording
-        ys = result.ys.clone() if result.ys is recording.problem.y0 else result.ys
         ctx.time_shapes = [None if t is None else t.shape for t in (t0, t1, t_eval)]
         # so that in-place changes are noticed, and everything is let go after the reverse pass
-        ctx.save_for_backward(ys, y0, *recording.states())
-        return ys, result.penalty
+        ctx.save_for_backward(result.ys, y0, *recording.states())
+        return result.ys, result.penalty
 
     @staticmethod
     @once_differentiable
@@ -176,8 +175,9 @@ def _time_cotangents(
 
     def inner(bar: torch.Tensor, t: Any, y: torch.Tensor) -> torch.Tensor:
         """Real inner product with the field, one number a sample."""
-        k = field.evaluate(t, y)
-        return (bar.conj() * k).real.sum(-1) if k.is_complex() else (bar * k).sum(-1)
+        k = field.evaluate(t, y.reshape(y0.shape))
+        product = (bar.reshape(y0.shape).conj() * k).reshape((problem.layout.samples, -1))
+        return (product.real if product.is_complex() else product).sum(-1)
 
     if needed[0]:
         cotangents[0] = -inner(y0_bar, problem.t0, y0).sum().reshape(shapes[0])

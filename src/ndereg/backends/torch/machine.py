@@ -29,6 +29,8 @@ _HOST_SCALARS = HostScalars()
 class TorchMachine:
     """A machine on tensors of one device.
 
+    The state has the shape of the problem's ``y0``: ``(B, n)``, or with one joint sample any shape.
+
     Joint: control scalars are Python numbers, and what a step measures is a tensor of shape ``()``
     that is read once. Independent: control scalars are float64 tensors ``(B, 1)``, and constants
     of the solve Python numbers. Every tensor is made on the state's device, without a copy from
@@ -126,8 +128,9 @@ class TorchMachine:
 
     def blank(self, times: int) -> torch.Tensor:
         """Room for ``times`` states, filled with nan."""
-        shape = (self.layout.samples, times, self.layout.entries)
-        return self._full(shape, math.nan, self.dtype)
+        state = self.problem.y0.shape
+        lead = (1, times, *state) if self.joint else (state[0], times, state[1])
+        return self._full(lead, math.nan, self.dtype)
 
     def column(self, values: Sequence[Any]) -> torch.Tensor:
         """Control scalars, one a row, as an array ``(rows, B)``."""
