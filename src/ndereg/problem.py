@@ -61,19 +61,25 @@ def prepare(
     """
     if not callable(field):
         raise TypeError(
-            f"expected a callable field f(t, y, args), received {type(field).__name__}"
+            f"expected a callable field f(t, y, args), received {type(field).__name__}; try a "
+            "function, or a module where the face is PyTorch's"
         )
     chosen = resolve_method(method)
     control = _controller(controller, chosen)
     terms = _terms(regularizer)
     if batch not in ("joint", "independent"):
-        raise ValueError(f"expected batch='joint' or batch='independent', received {batch!r}")
+        raise ValueError(
+            f"expected batch='joint' or batch='independent', received {batch!r}; try 'joint', one "
+            "step size for the whole state"
+        )
     layout, flat = _state(backend, y0, batch)
     given_span = _span(t_span)
-    t0 = _number(backend, given_span[0], "t_span[0]")
-    t1 = _number(backend, given_span[1], "t_span[1]")
+    t0, t1 = (
+        _number(backend, time, f"t_span[{i}]", "t_span=(0.0, 1.0)")
+        for i, time in enumerate(given_span)
+    )
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
-    rtol, atol = _tolerances(backend, rtol, atol, control)
+    rtol, atol = _tolerances(backend, rtol, atol, measured=control.adaptive or bool(terms))
     leaves, args_structure = _args(backend, args, layout.real_dtype)
     spec = Spec(
         tableau=chosen,
@@ -119,14 +125,17 @@ def resolve_method(method: str | Tableau) -> Tableau:
         return lookup(method)
     raise TypeError(
         "expected method to be a name of the catalogue or an ndereg.Tableau, received "
-        f"{type(method).__name__}"
+        f"{type(method).__name__}; try 'tsit5'"
     )
 
 
 def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
     given, structure = flatten(y0)
     if not given:
-        raise ValueError("expected a state with at least one array, received an empty y0")
+        raise ValueError(
+            f"expected a state with at least one array, received y0={y0!r}; try an array of "
+            "initial values"
+        )
     names = structure.paths("y0")
     if len(given) > 1 and all(isinstance(leaf, numbers.Number) for leaf in given):
         raise TypeError(
@@ -142,7 +151,8 @@ def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
             )
         if 0 in leaf.shape:
             raise ValueError(
-                f"expected a non-empty state, received {name} of shape {tuple(leaf.shape)}"
+                f"expected a non-empty state, received {name} of shape {tuple(leaf.shape)}; try "
+                "leaving the solve out where there is nothing to solve"
             )
     samples = None
     if batch == "independent":
@@ -177,51 +187,70 @@ def _args(backend: Backend, args: Any, dtype: str) -> tuple[list[Array], Structu
     return leaves, structure
 
 
-def _number(backend: Backend, value: Any, what: str) -> Any:
+def _number(backend: Backend, value: Any, what: str, example: str) -> Any:
     """Return a finite float, or a traced scalar as it is."""
-    if isinstance(value, (bool, str)) or value is None:
-        raise TypeError(f"expected a number for {what}, received {value!r}")
-    if isinstance(value, numbers.Real):
-        number = float(value)
-    else:
-        known = backend.concrete(value)
-        if known is None:
-            return value
-        if np.size(known) != 1 or np.asarray(known).dtype.kind not in "iuf":
-            raise TypeError(f"expected a real number for {what}, received {value!r}")
-        number = float(np.asarray(known).reshape(()))
-    if not math.isfinite(number):
-        raise ValueError(f"expected a finite number for {what}, received {number}")
+    number = _real(backend, value)
+    if number is None:
+        raise TypeError(
+            f"expected a real number for {what}, received {_shown(value)}; try {example}"
+        )
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ValueError(f"expected a finite number for {what}, received {number}; try {example}")
     return number
+
+
+def _real(backend: Backend, value: Any) -> Any:
+    """Return a float, a traced scalar as it is, or None for what is no real number here."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, numbers.Real):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    if not backend.owns(value) and not isinstance(value, (np.ndarray, np.generic)):
+        return None
+    known = backend.concrete(value)
+    if known is None:
+        return value if math.prod(value.shape) == 1 and value.dtype.kind in "iuf" else None
+    array = np.asarray(known)
+    return float(array.reshape(())) if array.size == 1 and array.dtype.kind in "iuf" else None
+
+
+def _shown(value: Any) -> str:
+    """Show what was received, with the type of what does not show it itself."""
+    plain = value is None or isinstance(value, (str, bool, numbers.Number, list, tuple, np.ndarray))
+    kind = type(value)
+    return repr(value) if plain else f"{value!r} of type {kind.__module__}.{kind.__qualname__}"
 
 
 def _span(t_span: Any) -> tuple[Any, Any]:
     try:
         t0, t1 = t_span
     except (TypeError, ValueError):
-        raise ValueError(f"expected t_span=(t0, t1), received {t_span!r}") from None
+        raise ValueError(f"expected t_span=(t0, t1), received {t_span!r}; try (0.0, 1.0)") from None
     return t0, t1
 
 
 def _output_times(backend: Backend, t_eval: Any, t0: Any, t1: Any, layout: Layout) -> Any:
-    try:
-        known = backend.concrete(t_eval) if backend.owns(t_eval) else np.asarray(t_eval)
-        if known is not None:
-            known = np.asarray(known).astype(np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"expected numbers in t_eval, received {t_eval!r}") from None
+    known = _known_times(backend, t_eval)
     times = t_eval if known is None else known
     allowed = "(T,)" if layout.batch is None else f"(T,) or ({layout.batch}, T)"
     if times.ndim != 1 and not (times.ndim == 2 and times.shape[0] == layout.batch):
         raise ValueError(
-            f"expected t_eval of shape {allowed}, received shape {tuple(times.shape)}"
+            f"expected t_eval of shape {allowed}, received shape {tuple(times.shape)}; try "
+            + ("one row of times a sample" if layout.batch else "[time] for a single time")
         )
     if times.shape[-1] == 0:
-        raise ValueError("expected at least one time in t_eval; try t_eval=None for y(t1) alone")
+        raise ValueError(
+            "expected at least one time in t_eval, received none; try t_eval=None for y(t1) alone"
+        )
     if known is None:
         return times
     if not np.all(np.isfinite(known)):
-        raise ValueError("expected finite times in t_eval, received nan or inf")
+        raise ValueError(
+            "expected finite times in t_eval, received nan or inf; try times within t_span"
+        )
     start, end = backend.concrete(t0), backend.concrete(t1)
     if start is None or end is None:
         return known
@@ -240,17 +269,41 @@ def _output_times(backend: Backend, t_eval: Any, t0: Any, t1: Any, layout: Layou
     return known
 
 
-def _tolerances(backend: Backend, rtol: Any, atol: Any, control: Controller) -> tuple[Any, Any]:
+def _known_times(backend: Backend, t_eval: Any) -> Any:
+    """Output times as float64; None where they are only known when compiled."""
+    refusal = TypeError(
+        f"expected real numbers in t_eval, received {_shown(t_eval)}; try a list or an array of "
+        "times"
+    )
+    known: Any = None
+    if backend.owns(t_eval):
+        known = backend.concrete(t_eval)
+        if known is None:
+            return None
+    elif not hasattr(t_eval, "__dlpack__") or isinstance(t_eval, np.ndarray):
+        # what exchanges arrays and is neither is an array of another framework
+        try:
+            known = np.asarray(t_eval)
+        except (TypeError, ValueError, RuntimeError):
+            raise refusal from None
+    if known is None or (np.size(known) and np.asarray(known).dtype.kind not in "iuf"):
+        raise refusal
+    return np.asarray(known).astype(np.float64)
+
+
+def _tolerances(backend: Backend, rtol: Any, atol: Any, measured: bool) -> tuple[Any, Any]:
+    """Tolerances; ``measured`` is whether anything reads the scaled error."""
     values = []
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        number = _number(backend, value, name)
+    for name, value, usual in (("rtol", rtol, "1e-6"), ("atol", atol, "1e-9")):
+        number = _number(backend, value, name, f"{name}={usual}")
         if isinstance(number, float) and number < 0:
-            raise ValueError(f"expected {name} >= 0, received {number}")
+            raise ValueError(f"expected {name} >= 0, received {number}; try {name}={usual}")
         values.append(number)
-    if values[0] == 0.0 and values[1] == 0.0 and isinstance(values[0], float):
+    known = [value for value in values if isinstance(value, float)]
+    if measured and known == [0.0, 0.0]:
         raise ValueError(
-            "expected a positive rtol or atol, received rtol=0 and atol=0; try rtol=1e-6, or "
-            "controller=ndereg.ConstantStep(dt) for steps without error control"
+            "expected a positive rtol or atol to measure errors by, received rtol=0 and atol=0; "
+            "try rtol=1e-6, or controller=ndereg.ConstantStep(dt) for steps without error control"
         )
     floor = max(values[1], SMALLEST_ATOL) if isinstance(values[1], float) else values[1]
     return values[0], floor
@@ -265,7 +318,7 @@ def _controller(controller: Any, method: Tableau) -> Controller:
         return controller
     raise TypeError(
         "expected controller to be ndereg.PIDController(...), ndereg.ConstantStep(dt) or a name "
-        f"such as 'PI34', received {controller!r}"
+        f"such as 'PI34', received {controller!r}; try controller=None for the I controller"
     )
 
 
@@ -276,29 +329,36 @@ def _terms(regularizer: Any) -> dict[Term, float]:
     if not isinstance(regularizer, Regularizer):
         raise TypeError(
             "expected regularizer to be made of ndereg.ErrorEstimate(...) and "
-            f"ndereg.StiffnessEstimate(...), received {regularizer!r}"
+            f"ndereg.StiffnessEstimate(...), received {regularizer!r}; try "
+            "ndereg.ErrorEstimate()"
         )
     terms: dict[Term, float] = {}
     for weight, term in regularizer.terms():
         terms[term] = terms.get(term, 0.0) + weight
+    for term, weight in terms.items():
+        if not math.isfinite(weight):
+            raise ValueError(
+                f"expected finite weights in regularizer, received {weight} for {term}; try a "
+                "smaller factor"
+            )
     return terms
 
 
 def _first_step(backend: Backend, first_step: Any) -> Any:
     if first_step is None:
         return None
-    size = _number(backend, first_step, "first_step")
+    size = _number(backend, first_step, "first_step", "first_step=None to have it chosen")
     if isinstance(size, float) and size <= 0:
         raise ValueError(
             f"expected a positive first_step, received {size}; the direction of time comes from "
-            "t_span"
+            "t_span, try its absolute value, or None to have it chosen"
         )
     return size
 
 
 def _max_steps(max_steps: Any) -> int:
     if isinstance(max_steps, bool) or not isinstance(max_steps, numbers.Integral):
-        raise TypeError(f"expected an int for max_steps, received {max_steps!r}")
+        raise TypeError(f"expected an int for max_steps, received {max_steps!r}; try 100_000")
     if max_steps < 1:
-        raise ValueError(f"expected max_steps >= 1, received {max_steps}")
+        raise ValueError(f"expected max_steps >= 1, received {max_steps}; try 100_000")
     return int(max_steps)

@@ -47,6 +47,7 @@ def lookup_controller(name: str, **changes: float) -> PIDController:
         near = get_close_matches(name.lower(), by_lower, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"unknown controller {name!r}; {hint}expected one of {', '.join(CONTROLLERS)}"
+            f"expected the name of a controller, received {name!r}; {hint}try one of "
+            f"{', '.join(CONTROLLERS)}"
         )
     return replace(found, **changes)  # type: ignore[arg-type]

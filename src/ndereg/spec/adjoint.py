@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -33,9 +34,11 @@ class Discrete:
 
     def __post_init__(self) -> None:
         if isinstance(self.checkpoints, bool) or not isinstance(self.checkpoints, int):
-            raise TypeError(f"expected an int for checkpoints, received {self.checkpoints!r}")
+            raise TypeError(
+                f"expected an int for checkpoints, received {self.checkpoints!r}; try 64"
+            )
         if self.checkpoints < 2:
-            raise ValueError(f"expected checkpoints >= 2, received {self.checkpoints}")
+            raise ValueError(f"expected checkpoints >= 2, received {self.checkpoints}; try 64")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,11 @@ class NoAdjoint:
 
 Adjoint = Discrete | Backsolve | NoAdjoint
 
-ADJOINTS: dict[str, Adjoint] = {"discrete": Discrete(), "backsolve": Backsolve(), "none": NoAdjoint()}
+ADJOINTS: dict[str, Adjoint] = {
+    "discrete": Discrete(),
+    "backsolve": Backsolve(),
+    "none": NoAdjoint(),
+}
 
 
 def resolve_adjoint(adjoint: str | Adjoint) -> Adjoint:
@@ -73,11 +80,16 @@ def resolve_adjoint(adjoint: str | Adjoint) -> Adjoint:
     """
     if isinstance(adjoint, str):
         if adjoint not in ADJOINTS:
-            raise ValueError(f"unknown adjoint {adjoint!r}; expected one of {', '.join(ADJOINTS)}")
+            close = get_close_matches(adjoint, ADJOINTS, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"expected the name of an adjoint, received {adjoint!r}; {hint}try one of "
+                f"{', '.join(ADJOINTS)}"
+            )
         return ADJOINTS[adjoint]
     if isinstance(adjoint, (Discrete, Backsolve, NoAdjoint)):
         return adjoint
     raise TypeError(
         f"expected adjoint to be one of {', '.join(ADJOINTS)} or ndereg.Discrete(...), "
-        f"received {adjoint!r}"
+        f"received {adjoint!r}; try 'discrete'"
     )

@@ -86,7 +86,7 @@ class PIDController:
         if not 0 <= low <= high or high <= 0:
             raise ValueError(
                 f"expected 0 <= dt_min <= dt_max and dt_max > 0, received dt_min={self.dt_min}, "
-                f"dt_max={self.dt_max}; both are sizes of a step, without a sign"
+                f"dt_max={self.dt_max}; try sizes of a step, without a sign, in this order"
             )
 
     def parameters(self, error_order: int) -> tuple[float, ...]:
@@ -132,7 +132,7 @@ class ConstantStep:
         if self.dt <= 0:
             raise ValueError(
                 f"expected a positive step size, received dt={self.dt}; the direction of time "
-                "comes from t_span, so give the size without a sign"
+                "comes from t_span, try the size without a sign"
             )
 
     def parameters(self, error_order: int) -> tuple[float, ...]:
@@ -144,11 +144,15 @@ Controller = PIDController | ConstantStep
 
 
 def _finite(name: str, value: object) -> float:
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
-        try:
-            value = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            raise TypeError(f"expected a number for {name}, received {value!r}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"expected a finite number for {name}, received {value!r}")
-    return float(value)
+    refusal = TypeError(f"expected a number for {name}, received {value!r}; try a float")
+    if isinstance(value, (bool, str)):
+        raise refusal
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise refusal from None
+    if not math.isfinite(number):
+        raise ValueError(
+            f"expected a finite number for {name}, received {value!r}; try its default"
+        )
+    return number

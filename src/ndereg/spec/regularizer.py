@@ -54,7 +54,9 @@ class Regularizer:
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             return NotImplemented
         if not math.isfinite(weight):
-            raise ValueError(f"expected a finite weight, received {weight!r}")
+            raise ValueError(
+                f"expected a finite weight, received {weight!r}; try a float such as 0.1"
+            )
         return Combination(tuple((w * float(weight), term) for w, term in self.terms()))
 
     __rmul__ = __mul__
@@ -68,17 +70,18 @@ class Term(Regularizer):
     """Rows of the method that the observable reads: ``"error"``, ``"stiffness"``."""
 
     def terms(self) -> tuple[tuple[float, Term], ...]:
-        """This term, with weight 1."""
+        """Return this term, with weight 1."""
         return ((1.0, self),)
 
     def value(self, step: StepObservables) -> Any:
-        """The scalar ``r_j`` of one step."""
+        """Return the scalar ``r_j`` of one step."""
         raise NotImplementedError
 
     def _check_reduce(self) -> None:
         if self.reduce not in REDUCTIONS:
             raise ValueError(
-                f"expected reduce to be one of {', '.join(REDUCTIONS)}, received {self.reduce!r}"
+                f"expected reduce to be one of {', '.join(REDUCTIONS)}, received {self.reduce!r}; "
+                "try 'sum'"
             )
 
 
@@ -135,5 +138,5 @@ class Combination(Regularizer):
     weighted: tuple[tuple[float, Term], ...]
 
     def terms(self) -> tuple[tuple[float, Term], ...]:
-        """The weighted terms, in order."""
+        """Return the weighted terms, in order."""
         return self.weighted

@@ -79,7 +79,7 @@ class InverseDecay:
         _check("start", self.start)
         _check("rate", self.rate)
         if self.rate < 0:
-            raise ValueError(f"expected rate >= 0, received {self.rate}")
+            raise ValueError(f"expected rate >= 0, received {self.rate}; try its absolute value")
 
     def __call__(self, step: float) -> float:
         """Weight at ``step``."""
@@ -88,7 +88,9 @@ class InverseDecay:
 
 def _check(name: str, value: float, positive: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"expected a finite number for {name}, received {value!r}")
+        raise ValueError(
+            f"expected a finite number for {name}, received {value!r}; try a float such as 1.0"
+        )
     if positive and value <= 0:
         raise ValueError(
             f"expected {name} > 0, received {value!r}; a geometric schedule cannot reach zero, "

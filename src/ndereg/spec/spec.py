@@ -10,6 +10,7 @@ from ndereg.spec.regularizer import Term
 from ndereg.spec.tableau import Tableau
 
 Batch = Literal["joint", "independent"]
+_DISCRETE = Discrete()
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Spec:
     tableau: Tableau
     adaptive: bool = True
     terms: tuple[Term, ...] = ()
-    adjoint: Adjoint = Discrete()
+    adjoint: Adjoint = _DISCRETE
     batch: Batch = "joint"
     dense: bool = False
     record: bool = False
