@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.loop import Runners, Tape, integrate
@@ -47,7 +48,7 @@ class TorchBackend:
     def array(self, value: object, what: str) -> torch.Tensor:
         """As a tensor; Python numbers become tensors ``()``, other frameworks are refused."""
         if isinstance(value, torch.Tensor):
-            _refuse_transforms(value, what)
+            _refuse_wrapped(value, what)
             if value.layout != torch.strided or value.dtype not in _NAMES:
                 raise TypeError(
                     f"expected {what} to be a dense tensor of numbers, received dtype "
@@ -123,6 +124,7 @@ class TorchSolver:
         problem = _placed(problem)
         if isinstance(adjoint, NoAdjoint) or not torch.is_grad_enabled():
             return self._without_history(problem)
+        _refuse_transforms()
         wanted = [i for i, leaf in enumerate(problem.args) if leaf.requires_grad]
         carried = self.backend.carried_parameters(problem.field).values()
         field = TorchField(self.backend, problem, wanted, list(carried))
@@ -131,12 +133,13 @@ class TorchSolver:
             for t in problem.given_times
         ]
         detached = replace(problem, y0=problem.y0.detach(), args=tuple(field.leaves))
+        if problem.t0 != problem.t1:
+            field.look(problem.t0, detached.y0)
+        if not (field.inputs or problem.y0.requires_grad or any(t is not None for t in times)):
+            # with autograd on, which costs nothing as nothing has history, and would show if the
+            # field came upon something that has
+            return _flat(detached, _run(self.runners, detached, field, None))
         with torch.no_grad():
-            if problem.t0 != problem.t1:
-                field.look(problem.t0, detached.y0)
-            active = field.inputs or problem.y0.requires_grad or any(t is not None for t in times)
-            if not active:
-                return _flat(detached, _run(self.runners, detached, field, None))
             recording, result = self._record(detached, field)
         ys, penalty = SolveFunction.apply(recording, result, problem.y0, *times, *field.inputs)
         return _flat(problem, replace(result, ys=ys, penalty=penalty))
@@ -234,7 +237,8 @@ def _placed(problem: Problem) -> Problem:
         If a tensor is on another device.
     """
     layout, device = problem.layout, problem.y0.device
-    if layout.batch is None and layout.structure == LEAF:
+    # not the shape (): there a control scalar in float64 would widen a float32 state
+    if layout.batch is None and layout.structure == LEAF and layout.shapes[0]:
         problem = replace(problem, y0=problem.y0.reshape(layout.shapes[0]))
     if all(leaf.device == device for leaf in problem.args):
         return problem
@@ -259,11 +263,32 @@ def _refuse_hidden(hidden: Sequence[torch.Tensor]) -> None:
         )
 
 
-def _refuse_transforms(tensor: torch.Tensor, what: str) -> None:
-    functorch = getattr(torch._C, "_functorch", None)
-    if functorch is not None and functorch.is_functorch_wrapped_tensor(tensor):
+_TRANSFORMS = getattr(torch._C, "_functorch", None)
+
+
+def _refuse_transforms() -> None:
+    """Refuse to record a history inside ``torch.func`` transforms, which hide who depends on what.
+
+    Raises
+    ------
+    TypeError
+    """
+    if _TRANSFORMS is not None and _TRANSFORMS.maybe_current_level() is not None:
         raise TypeError(
-            f"expected {what} to be a plain tensor, received one inside torch.func.vmap or grad, "
-            "where a loop that depends on values cannot run; try batch='independent' instead of "
-            "vmap, and solve_vjp or backward() instead of torch.func.grad"
+            "expected solve to be called outside of torch.func transforms, received a call inside "
+            "vmap, grad, vjp or jvp; try batch='independent' instead of vmap, solve_vjp or "
+            "backward() instead of grad"
         )
+
+
+def _refuse_wrapped(tensor: torch.Tensor, what: str) -> None:
+    if _TRANSFORMS is not None and _TRANSFORMS.is_functorch_wrapped_tensor(tensor):
+        received = "one inside torch.func.vmap, grad or another transform"
+    elif forward_ad.unpack_dual(tensor).tangent is not None:
+        received = "a dual tensor of forward-mode differentiation"
+    else:
+        return
+    raise TypeError(
+        f"expected {what} to be a plain tensor, received {received}; try batch='independent' "
+        "instead of vmap, solve_vjp or backward() for derivatives"
+    )

@@ -10,7 +10,7 @@ import torch
 
 from ndereg.backends.base import Backend, Problem
 from ndereg.backends.bound import BoundField
-from ndereg.backends.torch.outside import Boundary, observed
+from ndereg.backends.torch.outside import LATE, Boundary, observed
 from ndereg.structure import LEAF
 
 Linearization = tuple[torch.Tensor, torch.Tensor]
@@ -102,13 +102,13 @@ class TorchField:
 
     def _call(self, t: Any, y: torch.Tensor) -> torch.Tensor:
         bound = self.bound
-        if self._joint:
+        if type(t) is float and self._joint:
             t = torch.scalar_tensor(t, dtype=self._real, device=self._device)
         else:
             t = self._times(t)
         if not self._direct:
-            return bound.flat(bound.field(t, bound.state(y), self._nested))
-        k = bound.field(t, y, self._nested)
+            return bound.flat(bound.nested(t, bound.state(y), self._nested), y)
+        k = bound.nested(t, y, self._nested)
         if (
             type(k) is torch.Tensor
             and k.shape == self._shape
@@ -116,7 +116,7 @@ class TorchField:
             and k.device == self._device
         ):
             return k
-        return bound.flat(k).reshape(self._shape)
+        return bound.flat(k, y).reshape(self._shape)
 
     def _times(self, t: Any) -> torch.Tensor:
         """Return the times of all samples as the field sees them."""
@@ -130,7 +130,10 @@ class TorchField:
             start, self._start = self._start, None
             if y is start[1] and (isinstance(t, torch.Tensor) or t == start[0]):
                 return start[2]
-        return self._call(t, y)
+        k = self._call(t, y)
+        if k.requires_grad:  # only where autograd is on: see TorchSolver.solve
+            raise RuntimeError(LATE.format(""))
+        return k
 
     def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Linearization]:
         """Evaluate with history from ``y``."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from ndereg.backends.base import Backend, Problem, Result
 from ndereg.backends.host.backsolve import backsolve
@@ -146,19 +145,39 @@ class SolveFunction(torch.autograd.Function):
         return result.ys, result.penalty
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, ys_bar: Any, penalty_bar: Any) -> Any:  # type: ignore[override]
         """Run the reverse pass."""
+        if ys_bar is None and penalty_bar is None:
+            return (None,) * len(ctx.needs_input_grad)
         recording: Recording = ctx.recording
         ys, y0, *states = ctx.saved_tensors
-        nothing = len(ctx.needs_input_grad) - 6
-        if ys_bar is None and penalty_bar is None:
-            return (None,) * (6 + nothing)
-        y0_bar, bars = recording.pull(states, ys, ys_bar, penalty_bar)
-        times = _time_cotangents(
-            recording, ctx.needs_input_grad[3:6], ctx.time_shapes, y0, y0_bar, ys, ys_bar
+        with torch.no_grad():
+            y0_bar, bars = recording.pull(states, ys, ys_bar, penalty_bar)
+            times = _time_cotangents(
+                recording, ctx.needs_input_grad[3:6], ctx.time_shapes, y0, y0_bar, ys, ys_bar
+            )
+        cotangents = (y0_bar, *times, *bars)
+        if torch.is_grad_enabled():  # create_graph=True: a second derivative may follow
+            depended = (y0, ys_bar, penalty_bar, *recording.field.inputs)
+            cotangents = _FirstDerivative.apply(len(depended), *depended, *cotangents)
+        return (None, None, *cotangents)
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """Cotangents that refuse to be differentiated, where they would pass for constants."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Any) -> Any:  # type: ignore[override]
+        """Hand on the cotangents, which follow the ``count`` tensors that they depend on."""
+        return tuple(None if bar is None else bar.clone() for bar in tensors[count:])
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Any) -> Any:  # type: ignore[override]
+        """Refuse."""
+        raise RuntimeError(
+            "expected first derivatives of a solve only, received a request for second ones; try "
+            "create_graph=False, or solving the variational equations"
         )
-        return (None, None, y0_bar, *times, *bars)
 
 
 def _time_cotangents(

@@ -13,6 +13,12 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+LATE = (
+    "expected the field to use the same tensors throughout, received one{} with requires_grad=True "
+    "that it did not use at the start of the solve, so that its gradient would be lost; try "
+    "passing it in args"
+)
+
 Edge = tuple[Any, int]
 """A node of a history and the index of its output."""
 
@@ -111,11 +117,7 @@ class Boundary:
         for item in _walk(value, self._edges):
             if isinstance(item, tuple) or item is point or id(item) in self._leaves:
                 continue
-            raise RuntimeError(
-                "expected the field to use the same tensors throughout, received one of shape "
-                f"{tuple(item.shape)} with requires_grad=True that it did not use at the start of "
-                "the solve, so that its gradient would be lost; try passing it in args"
-            )
+            raise RuntimeError(LATE.format(f" of shape {tuple(item.shape)}"))
 
 
 def _walk(value: torch.Tensor, stops: set[Any]) -> Iterator[Any]:
