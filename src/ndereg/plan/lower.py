@@ -41,9 +41,9 @@ class Plan:
     accumulate, finish, seed : Program
         The penalty over the steps, and its cotangents.
     dense : Program or None
-        ``stages -> Q1, ..., Qd``, the interpolant of an accepted step.
+        ``stages -> Q0, ..., Qd``, the interpolant of an accepted step.
     read : Program or None
-        ``(y, theta, Q1, ..., Qd) -> y_theta``.
+        ``(y, theta, Q0, ..., Qd) -> y_theta``.
     replay : Program
         ``(t, h, y) -> y1``, to recompute states between checkpoints.
     adjoint, adjoint_dense : Program or None
@@ -51,7 +51,7 @@ class Plan:
         ``(t, h, y, rtol, atol, y1_bar, r0_bar, ...[, k_next, k_next_map, k_next_bar]) ->
         y_bar[, k1, k1_map, k1_bar]``.
     read_adjoint : Program or None
-        ``(theta, y_theta_bar) -> y_bar, Q1_bar, ...``.
+        ``(theta, y_theta_bar) -> y_bar, Q0_bar, ...``.
     carried : bool
         The last stage of a step is the first of the next one (FSAL): ``step`` takes ``k1``.
     shared : bool
@@ -93,8 +93,7 @@ def lower(spec: Spec) -> Plan:
     if spec.dense:
         dense = _dense(spec, recorded)
         read = _read(len(tableau.dense_weights[0]))
-        coefficients = {f"Q{p + 1}" for p in range(len(tableau.dense_weights[0]))}
-        wrt = [slot for slot, _ in read.inputs if slot == "y" or slot in coefficients]
+        wrt = [slot for slot, kind in read.inputs if kind == "state"]
         out = read.output("y_theta")
         assert out is not None
         read_adjoint = transpose(read, [(out, "y_theta_bar")], wrt)
@@ -155,21 +154,20 @@ def _dense(spec: Spec, stages: Stages) -> Program:
     for slot in stages.k:
         builder.input(slot, "state")
     coefficients = record_interpolant(builder, spec.tableau, stages)
-    return builder.program("dense", {f"Q{p + 1}": slot for p, slot in enumerate(coefficients)})
+    return builder.program("dense", {f"Q{p}": slot for p, slot in enumerate(coefficients)})
 
 
 def _read(degree: int) -> Program:
-    """Horner's rule for ``y + theta (Q1 + theta (Q2 + ...))``."""
+    """Horner's rule for ``y + Q0 + s (Q1 + s (Q2 + ...))`` with ``s = 2 theta - 1``."""
     builder = Builder()
-    builder.input("theta", "scalar")
+    s = (builder.input("theta", "scalar") * 2.0 - 1.0).named("s").slot
     y = builder.input("y", "state").slot
     value = builder.input(f"Q{degree}", "state").slot
-    for p in range(degree - 1, 0, -1):
+    for p in range(degree - 1, -1, -1):
         lower_order = builder.input(f"Q{p}", "state").slot
-        value = builder.combine("v", lower_order, (("theta", 1, value),))
-    return builder.program(
-        "read", {"y_theta": builder.combine("y_theta", y, (("theta", 1, value),))}
-    )
+        value = builder.combine("v", lower_order, ((s, 1, value),))
+    out = builder.combine("y_theta", y, ((None, 1, value),))
+    return builder.program("read", {"y_theta": out})
 
 
 def _replay(spec: Spec) -> Program:
@@ -190,8 +188,8 @@ def _adjoint(spec: Spec, shared: bool, with_dense: bool) -> Program:
         seeds.append((value.slot, f"r{i}_bar"))
     if with_dense:
         for p, slot in enumerate(record_interpolant(builder, spec.tableau, stages)):
-            outputs[f"Q{p + 1}"] = slot
-            seeds.append((slot, f"Q{p + 1}_bar"))
+            outputs[f"Q{p}"] = slot
+            seeds.append((slot, f"Q{p}_bar"))
     if not shared:
         return transpose(builder.program("step", outputs), seeds, ["y"])
     first, last = stages.k[0], stages.k[-1]

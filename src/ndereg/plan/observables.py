@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from math import comb
 
 from ndereg.plan.builder import Builder, Value, maximum, safe_divide
-from ndereg.plan.program import Slot
+from ndereg.plan.program import Number, Slot
 from ndereg.spec.tableau import Tableau
 
 THIRD_ORDER_SHARE = 0.01
@@ -123,7 +125,10 @@ class Observables:
 
 
 def record_interpolant(builder: Builder, tableau: Tableau, stages: Stages) -> tuple[Slot, ...]:
-    """Record ``Q_p``, p = 1..d, of ``y(t + theta h) = y + sum(theta^p Q_p)``.
+    """Record ``Q_0, ..., Q_d`` of ``y(t + theta h) = y + sum(s^p Q_p)``, ``s = 2 theta - 1``.
+
+    Powers of ``s`` instead of ``theta`` keep the rounding small: the interpolants of high order
+    have weights of a million in powers of ``theta`` that nearly cancel.
 
     Further stages of the interpolant are evaluated here, and only here.
     """
@@ -133,8 +138,17 @@ def record_interpolant(builder: Builder, tableau: Tableau, stages: Stages) -> tu
         g = combine_stages(builder, f"g{index + 1}", "y", row, k)
         c = tableau.dense_c[index]
         k.append(builder.evaluate(f"k{index + 1}", c, "h", g, mapped=False))
-    rows = tableau.dense_weights
+    rows = [_centred(row) for row in tableau.dense_weights]
     return tuple(
-        combine_stages(builder, f"Q{p + 1}", None, [row[p] for row in rows], k)
+        combine_stages(builder, f"Q{p}", None, [row[p] for row in rows], k)
         for p in range(len(rows[0]))
     )
+
+
+def _centred(row: Sequence[Number]) -> list[Fraction]:
+    """Coefficients of ``s^0, ..., s^d`` of ``sum(row_p theta^p)``, p from 1, exactly."""
+    powers = [Fraction(0), *map(Fraction, row)]
+    return [
+        sum((c * Fraction(comb(p, q), 2**p) for p, c in enumerate(powers)), Fraction(0))
+        for q in range(len(powers))
+    ]

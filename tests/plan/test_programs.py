@@ -1,0 +1,130 @@
+"""Step programs, their transpose and their checkpoints, without arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ndereg
+from ndereg.plan import Combine, Evaluate, Program, Pullback, lower, transpose
+from ndereg.plan.checkpoint import Checkpoints
+from ndereg.spec.spec import Spec
+
+
+def plan(method: str, **options: Any) -> Any:
+    return lower(Spec(ndereg.lookup(method), **options))
+
+
+def test_a_step_reads_like_the_mathematics() -> None:
+    assert str(plan("heun", adaptive=False).replay) == (
+        "replay (t, h, y) → (y1)\n"
+        "    k1 = f(t, y)\n"
+        "    g2 = y + h k1\n"
+        "    k2 = f(t + h, g2)\n"
+        "    y1 = y + h (1/2 k1 + 1/2 k2)"
+    )
+
+
+def test_the_transpose_of_heun_is_the_one_in_the_books() -> None:
+    body = plan("heun", adaptive=False).adjoint.body
+    half = Fraction(1, 2)
+    assert body[3:] == (
+        Combine("k2_bar", None, (("h", half, "y1_bar"),)),
+        Pullback("g2_bar", "k2_map", "k2_bar"),
+        Combine("k1_bar", None, (("h", half, "y1_bar"), ("h", 1, "g2_bar"))),
+        Pullback("y_bar", "k1_map", "k1_bar"),
+        Combine("y_bar.1", "y1_bar", ((None, 1, "g2_bar"), (None, 1, "y_bar"))),
+    )
+
+
+@pytest.mark.parametrize("method", ndereg.names())
+def test_the_transposed_rows_are_the_columns_of_the_tableau(method: str) -> None:
+    tableau = ndereg.lookup(method)
+    adjoint = plan(method, adaptive=False).adjoint
+    sums = {i.dst: i for i in adjoint.body if isinstance(i, Combine)}
+    arguments = {i.dst: i.src for i in adjoint.body if isinstance(i, Evaluate)}
+    maps = {i.map: i.dst for i in adjoint.body if isinstance(i, Evaluate)}
+    pullbacks = [i for i in adjoint.body if isinstance(i, Pullback)]
+    seen = 0
+    for pullback in pullbacks:
+        stage = maps[pullback.map]
+        column = int(stage[1:]) - 1
+        terms = {slot: value for scale, value, slot in sums[pullback.cotangent].terms if scale}
+        assert terms.get("y1_bar", 0) == tableau.b[column]
+        for row in range(column + 1, tableau.stages):
+            found = [v for slot, v in terms.items() if slot.split(".")[0] == f"g{row + 1}_bar"]
+            wanted = tableau.a[row][column]
+            if f"k{row + 1}" in arguments:
+                assert sum(found) == wanted
+                seen += bool(wanted)
+    assert seen or tableau.stages == 1 or tableau.order == 1 or len(pullbacks) == 2
+
+
+def test_work_that_no_output_needs_is_dropped() -> None:
+    plain = plan("tsit5")
+    assert plain.adjoint.evaluations() == 6 and not plain.shared
+    assert plain.step.evaluations() == 6 and plain.replay.evaluations() == 6
+    penalized = plan("tsit5", terms=(ndereg.ErrorEstimate(),))
+    assert penalized.shared
+    assert penalized.adjoint.evaluations() == 6
+    assert sum(isinstance(i, Pullback) for i in penalized.adjoint.body) == 6
+    assert plan("tsit5").step.output("S") is None and plan("tsit5").dense is None
+    dense = plan("dopri8", dense=True)
+    assert dense.dense.evaluations() == 3 and dense.step.evaluations() == 12
+
+
+def test_stages_are_shared_and_never_declared() -> None:
+    assert plan("tsit5").carried and plan("dopri8").carried and plan("bosh3").carried
+    assert not plan("vern7").carried and not plan("rk4", adaptive=False).carried
+
+
+def test_a_program_is_checked() -> None:
+    inputs = (("t", "scalar"), ("h", "scalar"), ("y", "state"))
+    with pytest.raises(ValueError, match="before it is set"):
+        Program("p", inputs, (Combine("a", "b", ()),), ())
+    twice = (Evaluate("k", 0, "h", "y"), Evaluate("k", 1, "h", "y"))
+    with pytest.raises(ValueError, match="assigns 'k' again"):
+        Program("p", inputs, twice, ())
+    with pytest.raises(ValueError, match="never assigned"):
+        Program("p", inputs, (), (("out", "k"),))
+
+
+def test_what_cannot_be_transposed_says_so() -> None:
+    adjoint = plan("heun", adaptive=False).adjoint
+    with pytest.raises(ValueError, match="cannot be transposed again"):
+        transpose(adjoint, [(dict(adjoint.outputs)["y_bar"], "seed")], ["y1_bar"])
+
+
+@given(st.integers(0, 200), st.integers(2, 12))
+def test_checkpoints_return_every_state_within_their_slots(rows: int, slots: int) -> None:
+    kept: Checkpoints[int] = Checkpoints(slots)
+    for row in range(rows):
+        kept.offer(row, row)
+    assert len(kept.states) <= slots
+
+    def advance(row: int, state: int) -> int:
+        assert row == state
+        return state + 1
+
+    step: Callable[[int, int], int] = advance
+    assert list(kept.backwards(rows, step)) == [(row, row) for row in reversed(range(rows))]
+    levels = 1
+    while slots**levels < max(rows, 1):
+        levels += 1
+    assert kept.peak <= slots * (levels + 1)
+
+
+def test_memory_is_sublinear_in_the_number_of_steps() -> None:
+    peaks = []
+    for rows in (100, 1_000, 10_000):
+        kept: Checkpoints[int] = Checkpoints(16)
+        for row in range(rows):
+            kept.offer(row, row)
+        list(kept.backwards(rows, lambda row, state: state + 1))
+        peaks.append(kept.peak)
+    assert peaks[-1] <= 16 * 5 and peaks[-1] < 3 * peaks[0]
