@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 
 matplotlib.use("Agg")
 
-# "ci" draws the same examples on every run, so a red build is reproducible; "explore" looks further.
+# "ci" draws the same examples on every run, so a red build is reproducible; "explore" more.
 settings.register_profile(
     "ci",
     derandomize=True,

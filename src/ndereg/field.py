@@ -45,3 +45,12 @@ class Field:
     def __call__(self, *arguments: Any) -> Any:
         """Call the function itself."""
         return self.function(*arguments)
+
+
+def is_compiled(field: Callable[..., Any]) -> bool:
+    """Whether a field is an ``@njit`` function, bare or in a :class:`Field`.
+
+    Told from its type, so that Numba need not be imported.
+    """
+    function = field.function if isinstance(field, Field) else field
+    return type(function).__module__.partition(".")[0] == "numba"

@@ -18,6 +18,7 @@ from ndereg.backends.bound import BoundField
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
+from ndereg.field import is_compiled
 from ndereg.plan.lower import lower
 from ndereg.spec.adjoint import resolve_adjoint
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
@@ -81,6 +82,8 @@ def prepare(
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
     rtol, atol = _tolerances(backend, rtol, atol, measured=control.adaptive or bool(terms))
     leaves, args_structure = _args(backend, args, layout.real_dtype)
+    if is_compiled(field) or getattr(field, "in_place", False):
+        _refuse_compiled(backend, layout.structure, args_structure)
     spec = Spec(
         tableau=chosen,
         adaptive=control.adaptive,
@@ -185,6 +188,23 @@ def _args(backend: Backend, args: Any, dtype: str) -> tuple[list[Array], Structu
             array = backend.cast(array, dtype)
         leaves.append(array)
     return leaves, structure
+
+
+def _refuse_compiled(backend: Backend, *structures: Structure) -> None:
+    """Refuse what an ``@njit`` field, or one that writes into an argument, cannot take."""
+    if not backend.owns(np.zeros(())):
+        raise TypeError(
+            f"expected a field that computes on the arrays of {backend.name}, received an @njit "
+            "function or one that writes into an argument, which take NumPy arrays; try a plain "
+            "Python function, or ndereg.numpy"
+        )
+    for structure in structures:
+        kinds = {part.kind for part in (structure, *structure.children)}
+        if not kinds <= {"leaf", "none", "tuple"}:
+            raise TypeError(
+                "expected tuples or a single array as state and args of an @njit field, received "
+                f"{structure}; try a tuple, or a plain Python field"
+            )
 
 
 def _number(backend: Backend, value: Any, what: str, example: str) -> Any:

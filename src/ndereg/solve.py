@@ -227,7 +227,9 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
         return value[0] if joint else value
 
     status = backend.concrete(result.status)
-    if throw and status is not None:
+    if throw and status is None:
+        result = backend.mark_failures(result)
+    elif throw:
         _raise_failures(np.asarray(status), joint)
     steps = None
     if result.steps is not None:

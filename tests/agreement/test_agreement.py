@@ -58,9 +58,7 @@ def cotangent(shape: tuple[int, ...], kind: str) -> Any:
 @pytest.mark.parametrize("batch", ["joint", "independent"])
 @pytest.mark.parametrize("kind", ["real", "complex"])
 @pytest.mark.parametrize("method", ndereg.names())
-def test_mesh_replay(
-    bench: Bench, reference: Bench, method: str, kind: str, batch: str
-) -> None:
+def test_mesh_replay(bench: Bench, reference: Bench, method: str, kind: str, batch: str) -> None:
     """On one mesh, states, E and S agree to 1e-12 for every method."""
     y0, args = problem(kind, batch)
     options: dict[str, Any] = {
@@ -83,7 +81,8 @@ def test_gradients_with_penalties_and_output_times(
     y0, args = problem("real", "joint")
     penalty = regularizer(method)
     options: dict[str, Any] = {
-        "method": method, "controller": steps(method), "rtol": 1e-3, "atol": 1e-3, "regularizer": penalty,
+        "method": method, "controller": steps(method), "rtol": 1e-3, "atol": 1e-3,
+        "regularizer": penalty,
         "t_eval": np.array([0.2, 0.5, 0.8, 1.3, 1.35, 2.6]),
     }  # fmt: skip
     bars = (cotangent((6, 3, 2), "real"), 0.7 if penalty else 0.0)

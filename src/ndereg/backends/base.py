@@ -37,6 +37,12 @@ class Backend(Protocol):
     def concrete(self, value: object) -> Any:
         """``value`` as Python number or NumPy array; None where it is only known when compiled."""
 
+    def mark_failures(self, result: Result) -> Result:
+        """Nan for the solves that failed; asked only where ``concrete(result.status)`` is None.
+
+        A framework that traces cannot raise; one that always runs does not need this.
+        """
+
     def times(self, values: Any, like: Array) -> Array:
         """Times as a float64 array (the widest real dtype there is) beside ``like``."""
 

@@ -128,7 +128,13 @@ def _prepare(instruction: Instruction, kinds: dict[Slot, Kind]) -> tuple[str, Sl
         case Apply(op=op, srcs=srcs):
             # (None, literal), or (slot, whether a scalar meets a vector there)
             vector = kinds[dst] in ("state", "real")
-            return op, dst, tuple(
-                (src, vector and kinds[src] == "scalar") if isinstance(src, str) else (None, float(src))
-                for src in srcs
+            return (
+                op,
+                dst,
+                tuple(
+                    (src, vector and kinds[src] == "scalar")
+                    if isinstance(src, str)
+                    else (None, float(src))
+                    for src in srcs
+                ),
             )

@@ -7,7 +7,7 @@ without arguments, or at run time with :func:`register_backend`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -45,7 +45,7 @@ def backend_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*_BUILT_IN, *_ALIASES, *found, *_factories]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_backend(name: str) -> Backend:
     """Return the backend called ``name``, importing its framework.
 
@@ -65,8 +65,8 @@ def load_backend(name: str) -> Backend:
         return _factories[name]()
     for point in entry_points(group="ndereg.backends"):
         if point.name == name:
-            backend = point.load()()
-            return backend
+            third_party: Backend = point.load()()
+            return third_party
     raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(backend_names())}")
 
 

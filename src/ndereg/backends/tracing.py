@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.base import Problem
-from ndereg.field import Field
+from ndereg.backends.bound import note_call, refuse_result
+from ndereg.field import Field, is_compiled
+from ndereg.structure import Structure, check_leaves, flatten
 from ndereg.trace import evaluate, trace
+from ndereg.trace.array import TracedArray
 from ndereg.trace.graph import Graph
+
+_RESULTS = (TracedArray, np.ndarray, np.generic, int, float, complex)
 
 FieldPullback = Callable[[Any, Any, Sequence[Any], Any], tuple[Any, Sequence[Any]]]
 
@@ -19,7 +24,7 @@ def trace_field(problem: Problem) -> Graph:
     """Trace the field of a problem."""
     layout = problem.layout
     return trace(
-        problem.field,
+        _checked(problem),
         state_structure=layout.structure,
         state_shapes=layout.shapes,
         state_dtypes=layout.dtypes,
@@ -31,19 +36,59 @@ def trace_field(problem: Problem) -> Graph:
     )
 
 
+def _checked(problem: Problem) -> Callable[[Any, Any, Any], Any]:
+    """Return the field such that its errors are noted and foreign results are refused."""
+    field = problem.field
+    if getattr(field, "in_place", False):
+        raise TypeError(
+            "expected an @njit function for ndereg.Field(in_place=True), received a Python "
+            "function; try numba.njit, or a field that returns dy/dt"
+        )
+
+    def called(t: Any, y: Any, args: Any) -> Any:
+        try:
+            result = field(t, y, args)
+        except Exception as error:
+            note_call(error, problem.layout, problem.args_structure)
+            raise
+        for leaf in flatten(result)[0]:
+            if not isinstance(leaf, _RESULTS):
+                refuse_result(leaf, "NumPy arrays", problem.layout.structure)
+        return result
+
+    return called
+
+
+def refuse_without_vjp(field: Callable[..., Any]) -> None:
+    """Raise if a gradient is asked for of a compiled field that does not bring its own.
+
+    Raises
+    ------
+    ValueError
+        Saying how to bring one.
+    """
+    if is_compiled(field) and getattr(field, "vjp", None) is None:
+        raise ValueError(
+            "expected a vector-Jacobian product for the gradient of an @njit field, received a "
+            "field without one; try ndereg.Field(f, vjp=g) with g(t, y, args, k_bar) -> "
+            "(y_bar, args_bar), or a plain Python field, which is differentiated by tracing"
+        )
+
+
 def field_pullback(problem: Problem) -> FieldPullback:
-    """The field's VJP on flat arrays, evaluated in NumPy.
+    """Return the field's VJP on flat arrays, evaluated in NumPy.
 
     A :class:`ndereg.Field` with its own ``vjp`` is called; everything else is traced.
 
     Raises
     ------
-    TypeError
+    TypeError, ValueError
         If the field can neither be traced nor brings a ``vjp``.
     """
     layout, field = problem.layout, problem.field
     if isinstance(field, Field) and field.vjp is not None:
         return _own_pullback(problem, field.vjp)
+    refuse_without_vjp(field)
     from ndereg.trace.vjp import linearize
 
     forward, pullback, *_ = linearize(trace_field(problem))
@@ -59,25 +104,42 @@ def field_pullback(problem: Problem) -> FieldPullback:
 
 
 def _own_pullback(problem: Problem, vjp: Callable[..., Any]) -> FieldPullback:
-    from ndereg.structure import flatten
-
-    layout = problem.layout
-
-    class _Arrays:
-        @staticmethod
-        def cast(array: Any, dtype: str) -> Any:
-            return np.asarray(array).astype(dtype, copy=False)
-
-        @staticmethod
-        def concat(arrays: Sequence[Any]) -> Any:
-            return np.concatenate(arrays, axis=-1)
-
-    backend: Any = _Arrays()
+    layout, args_structure = problem.layout, problem.args_structure
+    bound: Any = problem.call
+    args_shapes = [arg.shape for arg in problem.args]
 
     def pull(t: Any, y: Any, args: Sequence[Any], k_bar: Any) -> tuple[Any, Sequence[Any]]:
-        state = layout.structure.unflatten(layout.unflatten(backend, y))
-        bar = layout.structure.unflatten(layout.unflatten(backend, k_bar))
-        y_bar, args_bar = vjp(t, state, problem.args_structure.unflatten(list(args)), bar)
-        return layout.flatten(backend, flatten(y_bar)[0]), flatten(args_bar)[0]
+        given = args_structure.unflatten(list(args))
+        try:
+            found = vjp(t, bound.state(y), given, bound.state(k_bar))
+        except Exception as error:
+            note_call(error, layout, args_structure)
+            raise
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(
+                "expected the field's vjp to return (y_bar, args_bar), received "
+                f"{type(found).__name__}; try returning None for args_bar where args is None"
+            )
+        y_bar = _matching(found[0], "y_bar of the field's vjp", "the state",
+                          layout.structure, layout.shapes)  # fmt: skip
+        args_bar: list[Any] = []
+        if args:
+            args_bar = _matching(found[1], "args_bar of the field's vjp", "args",
+                                 args_structure, args_shapes)  # fmt: skip
+        return layout.flatten(bound.backend, y_bar), args_bar
 
     return pull
+
+
+def _matching(
+    tree: Any, what: str, like: str, expected: Structure, shapes: Sequence[tuple[int, ...]]
+) -> list[Any]:
+    """Leaves as arrays, refused if they differ from those of ``like``; dtypes are cast later."""
+    leaves, structure = flatten(tree)
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    kinds = [str(array.dtype) for array in arrays]
+    check_leaves(
+        what, like=like, expected=expected, shapes=shapes, dtypes=kinds, received=structure,
+        received_shapes=[array.shape for array in arrays], received_dtypes=kinds,
+    )  # fmt: skip
+    return arrays

@@ -79,9 +79,7 @@ class Plan:
 
     def programs(self) -> dict[str, Program]:
         """All programs by name."""
-        return {
-            name: value for name, value in vars(self).items() if isinstance(value, Program)
-        }
+        return {name: value for name, value in vars(self).items() if isinstance(value, Program)}
 
 
 @lru_cache(maxsize=256)

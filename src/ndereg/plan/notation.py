@@ -20,8 +20,9 @@ from ndereg.plan.program import (
 _INFIX = {"add": "+", "sub": "−", "mul": "·", "div": "/", "lt": "<", "le": "≤", "eq": "=",
           "and": "and", "or": "or"}  # fmt: skip
 _CALLS = {"safe_div": "{} / {} (0 if 0)", "neg": "−{}", "abs": "|{}|", "unit": "{0} / |{0}|",
-          "sqrt": "√{}", "square": "{}²", "pow": "{}^{}", "where": "{1} if {0} else {2}", "not": "not {}",
-          "isfinite": "{} is finite", "max": "max({}, {})", "min": "min({}, {})"}  # fmt: skip
+          "sqrt": "√{}", "square": "{}²", "pow": "{}^{}", "where": "{1} if {0} else {2}",
+          "not": "not {}", "isfinite": "{} is finite", "max": "max({}, {})",
+          "min": "min({}, {})"}  # fmt: skip
 
 
 def render(program: Program) -> str:
@@ -85,11 +86,11 @@ def _time(c: Number, scale: Slot) -> str:
     return f"t + {_name(scale)}" if c == 1 else f"t + {_number(c)} {_name(scale)}"
 
 
-def _number(value: Number) -> str:
+def _number(value: object) -> str:
     if isinstance(value, Fraction):
         text = str(value)
         return text if len(text) <= 16 else f"{float(value):.10g}"
-    return f"{value:.10g}"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _name(slot: Slot) -> str:

@@ -147,7 +147,7 @@ def record_interpolant(builder: Builder, tableau: Tableau, stages: Stages) -> tu
 
 def _centred(row: Sequence[Number]) -> list[Fraction]:
     """Coefficients of ``s^0, ..., s^d`` of ``sum(row_p theta^p)``, p from 1, exactly."""
-    powers = [Fraction(0), *map(Fraction, row)]
+    powers = [Fraction(0), *(Fraction(value) for value in row)]
     return [
         sum((c * Fraction(comb(p, q), 2**p) for p, c in enumerate(powers)), Fraction(0))
         for q in range(len(powers))

@@ -41,7 +41,7 @@ _FLAGS = frozenset({"isfinite", "lt", "le", "eq", "and", "or", "not"})
 
 @dataclass(frozen=True)
 class Combine:
-    """``dst = base + sum(scale * coefficient * slot)``; ``scale`` names a scalar, or is None (1)."""
+    """``dst = base + sum(scale * coefficient * slot)``; ``scale`` is a scalar, or None (1)."""
 
     dst: Slot
     base: Slot | None
@@ -50,7 +50,7 @@ class Combine:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """``dst = field(t + c * scale, src, args)``; ``map`` keeps the linearization there, if wanted."""
+    """``dst = field(t + c * scale, src, args)``; ``map`` keeps the linearization, if wanted."""
 
     dst: Slot
     c: Number

@@ -92,9 +92,7 @@ class _Transposer:
         self._names = set(self.kinds) | {bar for _, bar in seeds}
         self._active = set(wrt)
         for instruction in forward:
-            if isinstance(instruction, Evaluate) or not self._active.isdisjoint(
-                reads(instruction)
-            ):
+            if isinstance(instruction, Evaluate) or not self._active.isdisjoint(reads(instruction)):
                 self._active.add(instruction.dst)
         for slot, bar in seeds:
             self._add(slot, (None, 1, bar))

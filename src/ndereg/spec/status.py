@@ -62,6 +62,8 @@ class SolveError(RuntimeError):
     """
 
     def __init__(self, status: Status, detail: str = "") -> None:
-        super().__init__(f"{status.name}: {status.message}{detail}. Pass throw=False to get the "
-                         "partial solution with its status instead.")
+        super().__init__(
+            f"{status.name}: {status.message}{detail}. Pass throw=False to get the "
+            "partial solution with its status instead."
+        )
         self.status = status

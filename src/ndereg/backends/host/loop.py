@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ndereg.backends.base import Problem, Result
+from ndereg.backends.base import Result
 from ndereg.backends.host.machine import HostMachine
 from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runner
@@ -161,7 +161,8 @@ class _Loop:
         (advanced, self.running), counts = machine.summary([accept, running], pending)
         if advanced:
             self._advance(h, t_next, step, accept, counts)
-        self.nfev = self.nfev + machine.select(attempted, float(self.runners.evaluations("step")), 0.0)
+        evaluations = float(self.runners.evaluations("step"))
+        self.nfev = self.nfev + machine.select(attempted, evaluations, 0.0)
         self.nsteps = self.nsteps + machine.select(attempted, 1.0, 0.0)
         self.naccept = self.naccept + machine.select(accept, 1.0, 0.0)
         self.t, self.h, self.status = t_next, decision["h_next"], decision["status"]

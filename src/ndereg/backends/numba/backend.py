@@ -17,7 +17,6 @@ from ndereg.backends.numba.fields import (
     Coupled,
     FieldKernels,
     emitted_kernels,
-    is_compiled,
     own_kernels,
     sample_graph,
     traced_graph,
@@ -27,6 +26,7 @@ from ndereg.backends.numba.modules import SolveModule, build
 from ndereg.backends.numpy_arrays import NumpyArrays
 from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.tracing import field_pullback
+from ndereg.field import is_compiled
 from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete
 from ndereg.trace import Graph
@@ -89,10 +89,8 @@ class NumbaSolver:
     def _field(self, problem: Problem, gradient: bool) -> FieldKernels:
         independent = problem.layout.batch is not None
         if is_compiled(problem.field):
-            _check_own(problem)
+            _check_own(problem, gradient)
             if independent:
-                if gradient:
-                    own_kernels(problem, gradient)
                 raise Coupled
             return self._kept((problem.field, gradient, _signature(problem)),
                               lambda: own_kernels(problem, gradient))  # fmt: skip
@@ -108,7 +106,7 @@ class NumbaSolver:
     def _backsolve(
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
-        """The continuous adjoint; its augmented system runs on the reference loop."""
+        """Solve; the augmented system of the continuous adjoint runs on the reference loop."""
         vjp = field_pullback(problem)
         result = self.solve(problem)
 
@@ -127,13 +125,15 @@ def _signature(problem: Problem) -> Any:
     return problem.layout, tuple((arg.shape, str(arg.dtype)) for arg in problem.args)
 
 
-def _check_own(problem: Problem) -> None:
-    """Call a compiled field once, so that a wrong result is refused by name."""
-    if getattr(problem.field, "in_place", False):
-        return
+def _check_own(problem: Problem, gradient: bool) -> None:
+    """Call a compiled field and its vjp once, so that a wrong result is refused by name."""
+    pullback = field_pullback(problem) if gradient else None
     layout = problem.layout
     t = np.full(layout.time_shape, problem.t0, layout.real_dtype)[()]
-    problem.call(t, problem.y0, problem.args)
+    if not getattr(problem.field, "in_place", False):
+        problem.call(t, problem.y0, problem.args)
+    if pullback is not None:
+        pullback(t, problem.y0, problem.args, np.zeros_like(problem.y0))
 
 
 @dataclass
@@ -170,7 +170,8 @@ class Run:
         """Solve; ``keep`` keeps the tape of a joint solve."""
         problem, recorded, parts = self.problem, None, ()
         if self.joint or problem.spec.record:
-            slots = problem.spec.adjoint.checkpoints if isinstance(problem.spec.adjoint, Discrete) else 2
+            adjoint = problem.spec.adjoint
+            slots = adjoint.checkpoints if isinstance(adjoint, Discrete) else 2
             columns = []
             for sample in range(problem.layout.samples):
                 found, *parts = self._one(sample, keep and self.joint, slots)
@@ -196,8 +197,8 @@ class Run:
         tail = () if self.joint else (sample,)
         return self.module.functions.solve_one(
             float(problem.t0), float(problem.t1), self.y0[sample], self.parameters, self.weights,
-            self.t_eval[sample], self.ys[sample], self.info[sample], *self._workspace(), keep, slots,
-            self.args, *self._environment(self.kernels.field), *tail,
+            self.t_eval[sample], self.ys[sample], self.info[sample], *self._workspace(), keep,
+            slots, self.args, *self._environment(self.kernels.field), *tail,
         )  # fmt: skip
 
     def _many(self) -> None:
@@ -262,8 +263,9 @@ class Run:
         )
 
     def _residuals(self) -> tuple[Any, ...]:
-        maps = self.module.maps
-        return tuple(np.empty((maps, size), dtype) for dtype, size in self.kernels.linearize.residuals)
+        maps, kernel = self.module.maps, self.kernels.linearize
+        assert kernel is not None
+        return tuple(np.empty((maps, size), dtype) for dtype, size in kernel.residuals)
 
     def _result(self, steps: Any) -> Result:
         column = {name: self.info[:, i] for i, name in enumerate(INFO)}
@@ -278,7 +280,7 @@ class Run:
 
 
 def _stacked(columns: list[Any]) -> tuple[Any, ...]:
-    """Recorded rows of the samples side by side, filled up with nan."""
+    """Put recorded rows of the samples side by side, filled up with nan."""
     longest = max(column.shape[1] for column in columns)
     table = np.full((5, longest, len(columns)), np.nan)
     table[4] = 0.0

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba.core.dispatcher import Dispatcher
 
 from ndereg.backends.base import Problem
 from ndereg.backends.numba.emit import Kernel, emit
 from ndereg.backends.numba.fingerprint import fingerprint
-from ndereg.backends.tracing import trace_field
+from ndereg.backends.tracing import refuse_without_vjp, trace_field
 from ndereg.field import Field
 from ndereg.structure import Structure
 from ndereg.trace import Graph, linearize, per_sample
@@ -48,7 +46,7 @@ class Coupled(Exception):
 
 
 def traced_graph(problem: Problem) -> Graph:
-    """The trace of a problem's field, kept while nothing that the field reads has changed."""
+    """Trace a problem's field; kept while nothing that the field reads has changed."""
     layout = problem.layout
     mark = fingerprint(problem.field)
     key = (
@@ -69,11 +67,6 @@ def traced_graph(problem: Problem) -> Graph:
     return graph
 
 
-def is_compiled(field: Callable[..., Any]) -> bool:
-    """Whether a field is an ``@njit`` function, bare or in a :class:`ndereg.Field`."""
-    return isinstance(field.function if isinstance(field, Field) else field, Dispatcher)
-
-
 def emitted_kernels(graph: Graph, gradient: bool) -> FieldKernels:
     """Kernels of a traced field."""
     if not gradient:
@@ -89,7 +82,7 @@ def emitted_kernels(graph: Graph, gradient: bool) -> FieldKernels:
 
 
 def sample_graph(problem: Problem) -> Graph:
-    """The trace of one sample of an independent batch.
+    """Trace one sample of an independent batch.
 
     Raises
     ------
@@ -104,22 +97,16 @@ def sample_graph(problem: Problem) -> Graph:
 
 
 def own_kernels(problem: Problem, gradient: bool) -> FieldKernels:
-    """The user's compiled functions under the calling convention of the kernels.
+    """Wrap the user's compiled functions in the calling convention of the kernels.
 
     Raises
     ------
-    TypeError
-        If the state or args are dicts, which compiled functions cannot take.
     ValueError
         If a gradient is asked for and there is no ``vjp``.
     """
     field = problem.field if isinstance(problem.field, Field) else Field(problem.field)
-    if gradient and field.vjp is None:
-        raise ValueError(
-            "expected a vector-Jacobian product for the gradient of an @njit field, received a "
-            "field without one; try ndereg.Field(f, vjp=g) with g(t, y, args, k_bar) -> "
-            "(y_bar, args_bar), or a plain Python field, which is differentiated by tracing"
-        )
+    if gradient:
+        refuse_without_vjp(field)
     layout = problem.layout
     args = _expression(problem.args_structure, [
         f"A[{i}]" if arg.ndim else f"A[{i}][()]" for i, arg in enumerate(problem.args)
@@ -139,12 +126,13 @@ def own_kernels(problem: Problem, gradient: bool) -> FieldKernels:
     lines += ["", "@kernel", "def linearize(t, y, A, work, residuals, out, dims, constants):",
               "    field(t, y, A, work, out, dims, constants)", "", "@kernel",
               "def pullback(t, y, A, work, residuals, k_bar, y_bar, A_bar, dims, constants):",
-              f"    s_bar, a_bar = user_vjp(t, {state}, {args}, {_pieces(problem, 'k_bar')})"]  # fmt: skip
+              f"    k_bar_state = {_pieces(problem, 'k_bar')}",
+              f"    s_bar, a_bar = user_vjp(t, {state}, {args}, k_bar_state)"]  # fmt: skip
     lines += _store(layout.structure, "s_bar", layout.sizes, "y_bar")
     for i, access in enumerate(_accesses(problem.args_structure, "a_bar")):
         if problem.args[i].dtype.kind in "fc":
             lines.append(
-                f"    A_bar[{i}][...] += {access}" if problem.args[i].ndim
+                f"    A_bar[{i}][:] += {access}" if problem.args[i].ndim
                 else f"    A_bar[{i}][()] = A_bar[{i}][()] + {access}"
             )  # fmt: skip
     namespace["user_vjp"] = field.vjp
@@ -154,11 +142,6 @@ def own_kernels(problem: Problem, gradient: bool) -> FieldKernels:
 def _expression(structure: Structure, leaves: list[str]) -> str:
     if structure.kind == "none":
         return "None"
-    if any(kind in str(structure) for kind in "{["):
-        raise TypeError(
-            "expected tuples or a single array as state and args of an @njit field, received "
-            f"{structure}; try a tuple, or a plain Python field"
-        )
     return str(structure.unflatten([_Source(leaf) for leaf in leaves]))
 
 
@@ -170,7 +153,7 @@ class _Source(str):
 
 
 def _pieces(problem: Problem, name: str) -> str:
-    """The flat array ``name`` in the structure and shapes of the state."""
+    """Source of the flat array ``name`` in the structure and shapes of the state."""
     leaves, start = [], 0
     layout = problem.layout
     for shape, size in zip(layout.shapes, layout.sizes, strict=True):

@@ -63,7 +63,11 @@ def _function(function: types.FunctionType, depth: int) -> Any:
     if _of_library(function):
         return id(function)
     code = function.__code__
-    marks = [code, _mark(function.__defaults__, depth + 1), _mark(function.__kwdefaults__, depth + 1)]
+    marks = [
+        code,
+        _mark(function.__defaults__, depth + 1),
+        _mark(function.__kwdefaults__, depth + 1),
+    ]
     for cell in function.__closure__ or ():
         try:
             content = cell.cell_contents

@@ -76,13 +76,15 @@ class ForwardRows:
 
 def forward_source(programs: Programs, decorator: str) -> str:
     """Source of ``solve_one`` with the programs it calls."""
-    plan, sample = programs.plan, programs.kernels.sample
+    sample = programs.kernels.sample
     rows = ForwardRows(programs)
     tail = f", {sample}" if sample else ""
     head = [
         decorator,
-        "def solve_one(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, keep, slots, "
-        f"{programs.kernels.field_environment}{tail}):",
+        (
+            "def solve_one(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, keep, slots, "
+            f"{programs.kernels.field_environment}{tail}):"
+        ),
     ]
     body = _setup(programs, rows)
     loop = ["while status == -1.0:", *indent(_attempt(programs, rows))]
@@ -92,7 +94,7 @@ def forward_source(programs: Programs, decorator: str) -> str:
 
 
 def _setup(programs: Programs, rows: ForwardRows) -> list[str]:
-    plan, spec = programs.plan, programs.plan.spec
+    spec = programs.plan.spec
     lines = ["n = y0.shape[0]"]
     lines += [f"{name} = W[{i}]" for i, name in enumerate(rows.names)]
     lines += [f"{name} = parameters[{i}]" for i, name in enumerate(PARAMETERS)]
@@ -146,8 +148,8 @@ def _start(programs: Programs) -> list[str]:
         return [called, f"nfev += {programs.evaluations(name)!r}"]
 
     if not programs.plan.spec.adaptive:
-        return [*begin(given, "first_given"), "h = dt",
-                "if first_step == first_step:", "    h = min(first_step, span) * direction"]  # fmt: skip
+        chosen = ["h = dt", "if first_step == first_step:"]
+        return [*begin(given, "first_given"), *chosen, "    h = min(first_step, span) * direction"]
     return [
         "if first_step == first_step:",
         *indent([*begin(given, "first_given"), "h = min(first_step, span) * direction"]),
@@ -189,7 +191,8 @@ def _attempt(programs: Programs, rows: ForwardRows) -> list[str]:
     lines.append(control.call(scalars, results))
     lines += [f"nfev += {programs.evaluations('step')!r}", "nsteps += 1.0"]
     if spec.record:
-        error, stiffness = ("E" if "E" in slot_of else "np.nan"), ("S" if "S" in slot_of else "np.nan")
+        error = "E" if "E" in slot_of else "np.nan"
+        stiffness = "S" if "S" in slot_of else "np.nan"
         lines += [
             "if int(nsteps) > recorded.shape[1]:",
             "    grown = np.empty((5, 2 * recorded.shape[1]))",
@@ -309,13 +312,12 @@ def many_source(programs: Programs, decorator: str) -> str:
     """Source of ``solve_many``: the samples ``start`` to ``stop`` one after another."""
     sample = programs.kernels.sample
     tail = f", {sample}" if sample else ""
-    text = f"""
+    return f"""
 {decorator}
 def solve_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, W, T,
                {programs.kernels.field_environment}):
-    for {sample or 'b'} in range(start, stop):
-        b = {sample or 'b'}
+    for {sample or "b"} in range(start, stop):
+        b = {sample or "b"}
         solve_one(t0, t1, y0[b], parameters, weights, t_eval[b], ys[b], info[b], W, T, False, 2,
                   {programs.kernels.field_environment}{tail})
 """
-    return text

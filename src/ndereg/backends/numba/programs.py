@@ -333,7 +333,9 @@ class _Emitter:
         t, src = self._time(instruction), self.places[instruction.src]
         dst = self.places[instruction.dst]
         if instruction.map is None:
-            call = f"{k.field}({t}, {src}, A, work_field, {dst}, dims_field, constants_field{sample})"
+            call = (
+                f"{k.field}({t}, {src}, A, work_field, {dst}, dims_field, constants_field{sample})"
+            )
         else:
             residuals = k.residuals(self.map_rows[instruction.map])
             call = (
@@ -422,7 +424,9 @@ class _Emitter:
     ) -> str:
         values = [operand(src) for src in instruction.srcs]
         vector = self.kinds[instruction.dst] in _VECTORS
-        is_state = isinstance(instruction.srcs[0], str) and self.kinds[instruction.srcs[0]] == "state"
+        is_state = (
+            isinstance(instruction.srcs[0], str) and self.kinds[instruction.srcs[0]] == "state"
+        )
         if instruction.op == "unit":
             z = values[0]
             if self.numbers.complex and is_state:

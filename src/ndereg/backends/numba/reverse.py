@@ -31,10 +31,12 @@ def reverse_source(programs: Programs, decorator: str) -> str:
     tail = f", {kernels.sample}" if kernels.sample else ""
     head = [
         decorator,
-        "def pull_one(t0, t1, parameters, weights, t_eval, info, mesh, states, end, rows, kept, "
-        "stride, slots, ys_bar, penalty_bar, y0_bar, W, T, residuals, "
-        f"{kernels.field_environment}, {kernels.linearize_environment}, "
-        f"{kernels.pullback_environment}, A_bar{tail}):",
+        (
+            "def pull_one(t0, t1, parameters, weights, t_eval, info, mesh, states, end, rows, "
+            "kept, stride, slots, ys_bar, penalty_bar, y0_bar, W, T, residuals, "
+            f"{kernels.field_environment}, {kernels.linearize_environment}, "
+            f"{kernels.pullback_environment}, A_bar{tail}):"
+        ),
     ]
     body = [*_setup(programs), *_segments(programs), *_finish(programs)]
     return programs.text(REVERSE_PROGRAMS) + "\n" + "\n".join([*head, *indent(body)]) + "\n"
@@ -70,9 +72,11 @@ def _setup(programs: Programs) -> list[str]:
             "    kbar[i] = 0.0",
             "    y_later[i] = end[i]",
             "if rows > 0:",
-            f"    {programs.kernels.linearize}(t_last, y_later, A, work_linearize, "
-            f"{programs.kernels.residuals('map_later')}, k_later, dims_linearize, "
-            f"constants_linearize{sample})",
+            (
+                f"    {programs.kernels.linearize}(t_last, y_later, A, work_linearize, "
+                f"{programs.kernels.residuals('map_later')}, k_later, dims_linearize, "
+                f"constants_linearize{sample})"
+            ),
         ]
     return lines
 
@@ -209,9 +213,11 @@ def _finish(programs: Programs) -> list[str]:
     if plan.shared:
         lines += [
             "if rows > 0:",
-            f"    {kernels.pullback}(t0, y_later, A, work_pullback, "
-            f"{kernels.residuals('map_later')}, kbar, bar_new, A_bar, dims_pullback, "
-            f"constants_pullback{sample})",
+            (
+                f"    {kernels.pullback}(t0, y_later, A, work_pullback, "
+                f"{kernels.residuals('map_later')}, kbar, bar_new, A_bar, dims_pullback, "
+                f"constants_pullback{sample})"
+            ),
             "    for c in range(n):",
             "        bar[c] += bar_new[c]",
         ]
@@ -238,8 +244,8 @@ def many_reverse_source(programs: Programs, decorator: str) -> str:
 {decorator}
 def pull_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, slots, ys_bar,
               penalty_bar, y0_bar, W, T, V, residuals, {environment}, A_bar):
-    for {sample or 'b'} in range(start, stop):
-        b = {sample or 'b'}
+    for {sample or "b"} in range(start, stop):
+        b = {sample or "b"}
         _, mesh, states, end, rows, kept, stride = solve_one(
             t0, t1, y0[b], parameters, weights, t_eval[b], ys, info[b], W, T, True, slots,
             {kernels.field_environment}{tail})
