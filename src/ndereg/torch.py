@@ -3,10 +3,11 @@
 from ndereg import *  # noqa: F403
 from ndereg import __all__ as _names
 from ndereg.backends.registry import load_backend
+from ndereg.backends.torch.eager import eager
 from ndereg.solve import Face
 
 _face = Face(load_backend("torch"))
-solve = _face.solve
-solve_vjp = _face.solve_vjp
+solve = eager(_face.solve)
+solve_vjp = eager(_face.solve_vjp)
 
 __all__ = [*_names, "solve", "solve_vjp"]

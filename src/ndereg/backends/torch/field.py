@@ -10,7 +10,7 @@ import torch
 
 from ndereg.backends.base import Backend, Problem
 from ndereg.backends.bound import BoundField
-from ndereg.backends.torch.outside import LATE, Boundary, observed
+from ndereg.backends.torch.outside import LATE, Boundary, dependencies
 from ndereg.structure import LEAF
 
 Linearization = tuple[torch.Tensor, torch.Tensor]
@@ -131,8 +131,10 @@ class TorchField:
             if y is start[1] and (isinstance(t, torch.Tensor) or t == start[0]):
                 return start[2]
         k = self._call(t, y)
-        if k.requires_grad:  # only where autograd is on: see TorchSolver.solve
-            raise RuntimeError(LATE.format(""))
+        if k.requires_grad:
+            if torch.is_grad_enabled():  # nothing has history as far as known: TorchSolver.solve
+                raise RuntimeError(LATE.format(""))
+            return k.detach()  # a parameter, returned as it is
         return k
 
     def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Linearization]:
@@ -141,7 +143,7 @@ class TorchField:
             point = y.detach().requires_grad_()
             k = self._call(t, point)
         if k.requires_grad:
-            self._boundary.check(k, point, self.wrt)
+            self._boundary.check(k, point)
         return k.detach(), (point, k)
 
     def pullback(
@@ -166,10 +168,7 @@ class TorchField:
         """
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            k, found = observed(lambda: self._call(t, point), point)
-        hidden = []
-        if k.requires_grad:
-            hidden = self._boundary.search(k, point, self.wrt, found)
+            k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
         self.inputs += hidden
         self.wrt += hidden
         self._boundary = Boundary(self.wrt)

@@ -1,13 +1,15 @@
 """Tensors with history that a field uses without being given them.
 
 A closure may hold parameters, or tensors computed from parameters (a context from an encoder). They
-are found, never left out: by watching what one evaluation of the field touches, and by walking
-its history for whatever was not seen.
+are found, never left out: leaves by walking the history of one evaluation of the field, and
+computed tensors, whose own history is none of the field's business, by watching what enters it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,91 +25,15 @@ Edge = tuple[Any, int]
 """A node of a history and the index of its output."""
 
 
-class _Watch(TorchFunctionMode):
-    """Collects tensors with history that enter operations without having left one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[int, torch.Tensor] = {}
-        self._made: dict[int, torch.Tensor] = {}
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        for tensor in _tensors((args, tuple(kwargs.values()))):
-            if tensor.requires_grad and id(tensor) not in self._made:
-                self.found[id(tensor)] = tensor
-        result = func(*args, **kwargs)
-        # kept alive, so that no other tensor gets their identity
-        self._made.update((id(tensor), tensor) for tensor in _tensors((result,)))
-        return result
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
-
-
-def observed(
-    evaluate: Callable[[], torch.Tensor], point: torch.Tensor
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the value, and the tensors with older history that entered its computation."""
-    with torch.enable_grad():
-        began = point.view_as(point).grad_fn._sequence_nr()  # type: ignore[union-attr]
-    with _Watch() as watch:
-        value = evaluate()
-    # what an operation made without being seen (a custom function) is younger than the start
-    older = [
-        tensor
-        for tensor in watch.found.values()
-        if tensor.grad_fn is None or tensor.grad_fn._sequence_nr() < began
-    ]
-    return value, older
-
-
-def edge(tensor: torch.Tensor) -> Edge | None:
-    """Where the history of a tensor ends; None for a leaf."""
-    node = tensor.grad_fn
-    return None if node is None else (node, tensor.output_nr)
-
-
 class Boundary:
     """The known tensors at which walks through a field's history end."""
 
     def __init__(self, known: Sequence[torch.Tensor]) -> None:
         self._leaves = {id(tensor) for tensor in known if tensor.grad_fn is None}
-        self._edges = {edge(tensor) for tensor in known if tensor.grad_fn is not None}
+        self._edges = {_edge(tensor) for tensor in known if tensor.grad_fn is not None}
 
-    def search(
-        self,
-        value: torch.Tensor,
-        point: torch.Tensor,
-        known: Sequence[torch.Tensor],
-        found: Sequence[torch.Tensor],
-    ) -> list[torch.Tensor]:
-        """Tensors that ``value`` depends on beside ``point`` and ``known``."""
-        given = {id(tensor) for tensor in (point, *known)}
-        candidates = [tensor for tensor in found if id(tensor) not in given]
-        stops = {edge(tensor): tensor for tensor in candidates if tensor.grad_fn is not None}
-        reached: dict[int, torch.Tensor] = {}
-        for item in _walk(value, set(stops) | self._edges | {edge(t) for t in known}):
-            tensor = stops.get(item) if isinstance(item, tuple) else item
-            if tensor is not None and id(tensor) not in given:
-                reached[id(tensor)] = tensor
-        return list(reached.values())
-
-    def check(
-        self, value: torch.Tensor, point: torch.Tensor, known: Sequence[torch.Tensor]
-    ) -> None:
-        """Refuse a history that reaches a tensor that was not found at the start.
+    def check(self, value: torch.Tensor, point: torch.Tensor) -> None:
+        """Refuse a history that reaches a tensor that is neither known nor ``point``.
 
         Raises
         ------
@@ -120,29 +46,101 @@ class Boundary:
             raise RuntimeError(LATE.format(f" of shape {tuple(item.shape)}"))
 
 
-def _walk(value: torch.Tensor, stops: set[Any]) -> Iterator[Any]:
-    """Leaves that a history reaches, and those of the ``stops`` that it meets, which end it."""
+def dependencies(
+    evaluate: Callable[[], torch.Tensor], point: torch.Tensor, known: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Evaluate; return the value and what it depends on beside ``point`` and ``known``.
+
+    Called with autograd on.
+    """
+    began = point.view_as(point).grad_fn._sequence_nr()  # type: ignore[union-attr]
+    value = evaluate()
+    if not value.requires_grad:
+        return value, []
+    given = {id(tensor) for tensor in (point, *known)}
+    stops: dict[Edge, torch.Tensor] = {
+        _edge(tensor): tensor for tensor in known if tensor.grad_fn is not None
+    }
+    found = list(_walk(value, stops, began))
+    if any(isinstance(item, tuple) and item not in stops for item in found):
+        # Something older than the evaluation: look at it being used. What goes unseen all the
+        # same (it was used by compiled code) is differentiated back to its leaves, every time.
+        stops |= {
+            _edge(tensor): tensor for tensor in _entering(evaluate) if tensor.grad_fn is not None
+        }
+        found = list(_walk(value, stops))
+    tensors = [stops[item] if isinstance(item, tuple) else item for item in found]
+    return value, list({id(t): t for t in tensors if id(t) not in given}.values())
+
+
+def _edge(tensor: torch.Tensor) -> Edge:
+    return tensor.grad_fn, tensor.output_nr
+
+
+def _walk(
+    value: torch.Tensor, stops: Any, began: int | None = None
+) -> Iterator[torch.Tensor | Edge]:
+    """Leaves that a history reaches, and edges that end it: ``stops``, older ones than ``began``."""
     if value.grad_fn is None:  # the field returned a leaf as it is, the state itself for instance
         yield value
         return
-    first = (value.grad_fn, value.output_nr)
-    if first in stops:
-        yield first
-        return
-    seen = {value.grad_fn}
-    open_nodes = [value.grad_fn]
-    while open_nodes:
-        node = open_nodes.pop()
-        for following in node.next_functions:  # type: ignore[union-attr]
-            target = following[0]
-            if target is None:
+    waiting = [_edge(value)]
+    seen = set()
+    while waiting:
+        edge = waiting.pop()
+        node = edge[0]
+        if node is None:
+            continue
+        if edge in stops:
+            yield edge
+        elif node not in seen:
+            leaf = getattr(node, "variable", None)
+            if leaf is None and began is not None and node._sequence_nr() < began:
+                yield edge  # not marked as seen: its other outputs count as well
                 continue
-            if following in stops:
-                yield following
-            elif target not in seen:
-                seen.add(target)
-                leaf = getattr(target, "variable", None)
-                if leaf is not None:
-                    yield leaf
-                else:
-                    open_nodes.append(target)
+            seen.add(node)
+            if leaf is None:
+                waiting.extend(node.next_functions)
+            else:
+                yield leaf
+
+
+class _Watch(TorchFunctionMode):
+    """Collects the tensors with history that enter operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: list[torch.Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        self.entered += [t for t in _tensors((args, tuple(kwargs.values()))) if t.requires_grad]
+        return func(*args, **kwargs)
+
+
+def _entering(evaluate: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+    with _uncompiled(), _Watch() as watch:
+        evaluate()
+    return watch.entered
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled functions as they were written; to be watched once would spoil them for good."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
