@@ -97,7 +97,7 @@ class TorchBackend:
         """float64, beside ``like``."""
         if isinstance(values, float):
             return torch.full((), values, dtype=torch.float64, device=like.device)
-        return torch.tensor(np.asarray(values), dtype=torch.float64, device=like.device)
+        return torch.tensor(np.asarray(values), dtype=torch.float64).to(like.device)
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, torch.Tensor]:
         """Return the parameters of a module that require gradients, by name."""

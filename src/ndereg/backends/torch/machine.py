@@ -142,7 +142,7 @@ class TorchMachine:
                                ).reshape(shape)  # fmt: skip
         flags = bool(values) and isinstance(values[0], bool)
         dtype = torch.bool if flags else torch.float64
-        return torch.tensor(values, dtype=dtype, device=self.device).reshape(shape)
+        return torch.tensor(values, dtype=dtype).reshape(shape).to(self.device)
 
     @property
     def scalar_shape(self) -> tuple[int, ...]:

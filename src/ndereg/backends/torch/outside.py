@@ -80,7 +80,7 @@ def _edge(tensor: torch.Tensor) -> Edge:
 def _walk(
     value: torch.Tensor, stops: Any, began: int | None = None
 ) -> Iterator[torch.Tensor | Edge]:
-    """Leaves that a history reaches, and edges that end it: ``stops``, older ones than ``began``."""
+    """Leaves that a history reaches, and edges that end it: ``stops``, or older than ``began``."""
     if value.grad_fn is None:  # the field returned a leaf as it is, the state itself for instance
         yield value
         return
