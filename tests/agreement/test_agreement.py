@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from fractions import Fraction
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ndereg
 from ndereg import ops
 from ndereg.spec.tableau import Tableau
 
-from .conftest import Bench, close
+from .conftest import COMPILED, Bench, close
 
 SPAN = (0.2, 2.6)
 PENALTY = ndereg.ErrorEstimate()
-RNG = np.random.default_rng(7)
 
 
 def oscillator(t: Any, y: Any, args: Any) -> Any:
@@ -171,24 +175,51 @@ def test_backsolve_approaches_the_discrete_gradient(bench: Bench, reference: Ben
     close(actual[1:], expected[1:], 1e-6)
 
 
-def test_drawn_tableau(bench: Bench, reference: Bench) -> None:
-    """A tableau nobody has in a catalogue: the second-order family with a free abscissa."""
-    for alpha in (0.37, 0.81):
-        half = 1 / (2 * alpha)
-        tableau = Tableau(
-            name=f"second-order {alpha}", order=2, a=((), (alpha,)), b=(1 - half, half),
-            b_embedded=(1.0, 0.0), embedded_order=1,
-        )  # fmt: skip
-        y0, args = problem("real", "joint")
-        options: dict[str, Any] = {
-            "method": tableau, "controller": ndereg.ConstantStep(0.3), "rtol": 1e-3, "atol": 1e-3,
-            "regularizer": PENALTY,
-        }  # fmt: skip
-        bars = (cotangent((3, 2), "real"), 0.4)
-        expected = reference.gradient(oscillator, SPAN, y0, args, *bars, **options)
-        actual = bench.gradient(oscillator, SPAN, y0, args, *bars, **options)
-        close(bench.get(actual[0].penalty), expected[0].penalty, 1e-12)
-        close(actual[1:], expected[1:], 1e-10)
+@st.composite
+def tableaux(draw: st.DrawFn) -> Tableau:
+    """Explicit pairs that no catalogue has: of order 2 in two stages, of order 3 in three."""
+    if draw(st.booleans()):
+        c = draw(st.fractions(Fraction(1, 4), Fraction(1), max_denominator=12))
+        half = Fraction(1, 2) / c
+        return Tableau("drawn of order 2", 2, ((), (c,)), (1 - half, half),
+                       b_embedded=(1, 0), embedded_order=1)  # fmt: skip
+    c2 = draw(st.fractions(Fraction(1, 4), Fraction(1, 2), max_denominator=9))
+    c3 = draw(st.fractions(Fraction(3, 4), Fraction(1), max_denominator=9))
+    b3 = (Fraction(1, 3) - c2 / 2) / (c3 * (c3 - c2))
+    b2 = (Fraction(1, 2) - b3 * c3) / c2
+    a32 = Fraction(1, 6) / (b3 * c2)
+    half = Fraction(1, 2) / c2
+    return Tableau("drawn of order 3", 3, ((), (c2,), (c3 - a32, a32)), (1 - b2 - b3, b2, b3),
+                   b_embedded=(1 - half, half, 0), embedded_order=2)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_drawn_tableaux(name: str, reference: Bench) -> None:
+    """Drawn tableaux: the same states, penalties and gradients as the reference."""
+
+    @settings(max_examples={"torch": 30}.get(name, 4))
+    @given(tableaux(), st.sampled_from([1.0, -1.0]), st.integers(0, 1000))
+    def check(tableau: Tableau, direction: float, seed: int) -> None:
+        with jax.enable_x64(True) if name == "jax" else nullcontext():
+            _agree(Bench(name), reference, tableau, direction, seed)
+
+    check()
+
+
+def _agree(bench: Bench, reference: Bench, tableau: Tableau, direction: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y0, args = problem("real", "joint")
+    options: dict[str, Any] = {
+        "method": tableau, "controller": ndereg.ConstantStep(0.3), "rtol": 1e-3, "atol": 1e-3,
+        "regularizer": PENALTY,
+    }  # fmt: skip
+    span = (0.2, 0.2 + 2.0 * direction)
+    bars = (rng.normal(size=(3, 2)), 0.4)
+    expected = reference.gradient(oscillator, span, y0, args, *bars, **options)
+    actual = bench.gradient(oscillator, span, y0, args, *bars, **options)
+    close(bench.get(actual[0].ys), expected[0].ys, 1e-12)
+    close(bench.get(actual[0].penalty), expected[0].penalty, 1e-12)
+    close(actual[1:], expected[1:], 1e-10)
 
 
 def _linear(t: Any, y: Any, args: Any) -> Any:
