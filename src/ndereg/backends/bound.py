@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ndereg.backends.base import Array, Backend, Layout
 from ndereg.structure import Structure, check_leaves, flatten
+
+_ARRAYS = {"torch": "PyTorch tensors", "jax": "JAX arrays"}
 
 
 class BoundField:
@@ -15,7 +19,8 @@ class BoundField:
     Raises
     ------
     TypeError, ValueError
-        When called, if the field's result does not match the state.
+        When called, if the field's result does not match the state. What the field itself raises
+        comes through as it is, with a note of what the field was called with.
     """
 
     def __init__(
@@ -26,28 +31,35 @@ class BoundField:
         args_structure: Structure,
     ) -> None:
         self.backend = backend
-        self.field = field
+        self.field = _returning(field, layout) if getattr(field, "in_place", False) else field
         self.layout = layout
         self.args_structure = args_structure
 
     def __call__(self, t: Array, y: Array, args: Sequence[Array]) -> Array:
         """Evaluate on the flat state and the leaves of args."""
-        return self.flat(self.field(t, self.state(y), self.args_structure.unflatten(args)))
+        return self.flat(self.nested(t, self.state(y), self.args_structure.unflatten(args)), y)
+
+    def nested(self, t: Array, state: Any, args: Any) -> Any:
+        """Evaluate on the user's structures."""
+        try:
+            return self.field(t, state, args)
+        except Exception as error:
+            note_call(error, self.layout, self.args_structure)
+            raise
 
     def state(self, y: Array) -> Any:
         """Return the state in the user's structure."""
         return self.layout.structure.unflatten(self.layout.unflatten(self.backend, y))
 
-    def flat(self, result: Any) -> Array:
-        """Check and flatten the field's result."""
+    def flat(self, result: Any, y: Array) -> Array:
+        """Check and flatten the field's result; ``y`` is an array of the state."""
         backend, layout = self.backend, self.layout
         leaves, structure = flatten(result)
-        for leaf in leaves:
-            if not backend.owns(leaf):
-                raise TypeError(
-                    f"expected the field to return {backend.name} arrays in the structure of the "
-                    f"state, {layout.structure}, received {type(leaf).__name__} in {structure}"
-                )
+        for position, leaf in enumerate(leaves):
+            if type(leaf) in (int, float, complex):
+                leaves[position] = self._constant(leaf, position, y)
+            elif not backend.owns(leaf):
+                refuse_result(leaf, _ARRAYS.get(backend.name, "NumPy arrays"), layout.structure)
         check_leaves(
             "the field's result",
             like="the state",
@@ -59,3 +71,48 @@ class BoundField:
             received_dtypes=[backend.dtype(leaf) for leaf in leaves],
         )
         return layout.flatten(backend, leaves)
+
+    def _constant(self, number: complex, position: int, y: Array) -> Array:
+        """Return a Python number in the dtype of its leaf, as frameworks take weak scalars."""
+        backend, dtypes = self.backend, self.layout.dtypes
+        # a leaf too many is refused for its structure
+        dtype = dtypes[position] if position < len(dtypes) else self.layout.dtype
+        if isinstance(number, complex) and not dtype.startswith("complex"):
+            dtype = "complex128"  # refused for its dtype
+        array = backend.cast(backend.times(float(number.real), y), dtype)
+        if isinstance(number, complex):
+            array = array + 1j * backend.cast(backend.times(number.imag, y), dtype)
+        return array
+
+
+def refuse_result(leaf: Any, arrays: str, structure: Structure) -> None:
+    """Raise for a leaf of a field's result that is no array of the framework."""
+    kind = type(leaf)
+    raise TypeError(
+        f"expected the field to return {arrays} in the structure of the state, {structure}, "
+        f"received {kind.__module__}.{kind.__qualname__}; try the functions of ndereg.ops, which "
+        "compute on the arrays of every framework"
+    )
+
+
+def note_call(error: Exception, layout: Layout, args_structure: Structure) -> None:
+    """Note on an error of the field what the field was called with."""
+    shapes = ", ".join(map(str, layout.shapes))
+    note = (
+        f"The field was called as f(t, y, args) with y = {layout.structure} of shapes {shapes} "
+        f"and args = {args_structure}, where * is an array."
+    )
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+def _returning(field: Callable[..., Any], layout: Layout) -> Callable[[Any, Any, Any], Any]:
+    """Return what a field on NumPy arrays writes into its fourth argument."""
+
+    def returning(t: Any, y: Any, args: Any) -> Any:
+        leaves = zip(layout.shapes, layout.dtypes, strict=True)
+        out = layout.structure.unflatten([np.zeros(shape, dtype) for shape, dtype in leaves])
+        field(t, y, args, out)
+        return out
+
+    return returning
