@@ -199,12 +199,15 @@ def _refuse_compiled(backend: Backend, *structures: Structure) -> None:
             "Python function, or ndereg.numpy"
         )
     for structure in structures:
-        kinds = {part.kind for part in (structure, *structure.children)}
-        if not kinds <= {"leaf", "none", "tuple"}:
+        if not _kinds(structure) <= {"leaf", "none", "tuple"}:
             raise TypeError(
                 "expected tuples or a single array as state and args of an @njit field, received "
                 f"{structure}; try a tuple, or a plain Python field"
             )
+
+
+def _kinds(structure: Structure) -> set[str]:
+    return {structure.kind}.union(*map(_kinds, structure.children))
 
 
 def _number(backend: Backend, value: Any, what: str, example: str) -> Any:
