@@ -110,7 +110,7 @@ class TorchMachine:
         if self.joint:
             return list(flags), list(counts)
         found = [flag.any() for flag in flags] + [count.amax() for count in counts]
-        read = torch.stack([value.to(torch.int64) for value in found]).tolist()
+        read = torch.stack([value.to(torch.int64) for value in found]).cpu().tolist()
         return [bool(value) for value in read[: len(flags)]], read[len(flags) :]
 
     def scalars_of(self, values: Any) -> Any:
