@@ -48,8 +48,10 @@ class Plan:
         ``(t, h, y) -> y1``, to recompute states between checkpoints.
     adjoint, adjoint_dense : Program or None
         The step transposed, without and with cotangents of the interpolant:
-        ``(t, h, y, rtol, atol, y1_bar, r0_bar, ...[, k_next, k_next_map, k_next_bar]) ->
-        y_bar[, k1, k1_map, k1_bar]``.
+        ``(t, h, y, rtol, atol, y1_bar, r0_bar, ..., Q0_bar, ...) -> y_bar``. Where a stage is
+        ``shared``, the last stage ``k<s>`` with its map and ``k_next_bar`` (what the later step
+        left for it) are inputs as well, and ``k1``, ``k1_map`` and ``k1_bar`` are outputs, for the
+        step before.
     read_adjoint : Program or None
         ``(theta, y_theta_bar) -> y_bar, Q0_bar, ...``.
     carried : bool
