@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ndereg.backends.base import Result
 from ndereg.backends.jax import clock
+from ndereg.spec.status import Status
 
 
 class JaxArrays:
@@ -58,6 +61,13 @@ class JaxArrays:
         if isinstance(value, jax.core.Tracer):
             return None
         return np.asarray(value) if isinstance(value, jax.Array) else value
+
+    def mark_failures(self, result: Result) -> Result:
+        """Nan for failed solves, and for their cotangents: a product, not a selection."""
+        succeeded = result.status == Status.SUCCESS
+        factor = jnp.where(succeeded, 1.0, jnp.nan).astype(result.penalty.dtype)
+        spread = factor.reshape((*factor.shape, *(1,) * (result.ys.ndim - 1)))
+        return replace(result, ys=result.ys * spread, penalty=result.penalty * factor)
 
     def times(self, values: Any, like: Any) -> Any:
         """float64, or float32 without JAX's x64 mode."""

@@ -56,6 +56,8 @@ class JaxSolver:
     def __init__(self, plan: Plan) -> None:
         self._runners = Runners(plan)
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._changing = False
+        """Whether a field was met that changes what it reaches while it runs."""
 
     def solve(self, problem: Problem) -> Result:
         """Solve; differentiable where a transformation of JAX is looking."""
@@ -74,24 +76,47 @@ class JaxSolver:
         return _result(found, problem.layout.batch is None), pullback
 
     def _prepared(self, problem: Problem) -> tuple[Solver, Inputs]:
-        fingerprint = Fingerprint(problem.field)
-        key = (fingerprint.key, _statics(problem)) if fingerprint.reusable else None
-        entry = self._entries.get(key) if key is not None else None
-        if entry is None or not entry.serves(fingerprint):
-            traced = TracedField(problem)
-            constants = traced.take_constants()
-            solver = Solver(self._runners, traced, _options(problem))
-            entry = _Entry(solver, fingerprint.references(), _sources(constants, fingerprint))
-            if key is not None and not any(isinstance(c, jax.core.Tracer) for c in constants):
-                self._entries[key] = entry
-                while len(self._entries) > MOST_SOLVERS:
-                    self._entries.popitem(last=False)
-        else:
-            self._entries.move_to_end(key)
+        statics, fingerprint = _statics(problem), Fingerprint(problem.field)
+        entry = self._found(fingerprint, statics)
+        if entry is None and fingerprint.reusable and self._changing:
+            coarse = Fingerprint(problem.field, plain=False)
+            entry = self._found(coarse, statics)
+            if entry is not None:
+                fingerprint = coarse
+        if entry is None:
+            entry, fingerprint = self._traced(problem, fingerprint, statics)
         constants = [
             held if index is None else fingerprint.arrays[index] for index, held in entry.constants
         ]
         return entry.solver, gather_inputs(problem, constants)
+
+    def _found(self, fingerprint: Fingerprint, statics: Hashable) -> _Entry | None:
+        if not fingerprint.reusable:
+            return None
+        key = (fingerprint.key, statics)
+        entry = self._entries.get(key)
+        if entry is None or not entry.serves(fingerprint):
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    def _traced(
+        self, problem: Problem, fingerprint: Fingerprint, statics: Hashable
+    ) -> tuple[_Entry, Fingerprint]:
+        traced = TracedField(problem)
+        constants = traced.take_constants()
+        held = any(isinstance(constant, jax.core.Tracer) for constant in constants)
+        reusable = fingerprint.reusable and not held
+        if reusable and Fingerprint(problem.field).key != fingerprint.key:
+            self._changing = True
+            fingerprint = Fingerprint(problem.field, plain=False)
+        solver = Solver(self._runners, traced, _options(problem))
+        entry = _Entry(solver, fingerprint.references(), _sources(constants, fingerprint))
+        if reusable:
+            self._entries[fingerprint.key, statics] = entry
+            while len(self._entries) > MOST_SOLVERS:
+                self._entries.popitem(last=False)
+        return entry, fingerprint
 
 
 def _options(problem: Problem) -> Options:

@@ -2,7 +2,8 @@
 
 A Python function is what its code, its closure, its defaults and the globals it reads make it.
 Arrays among those are compared by identity, so a rebound array is traced anew, and a function
-defined again (a lambda in a loop) is not.
+defined again (a lambda in a loop) is not. A field that changes plain values which it reaches while
+it runs (it counts its calls, say) is compared without them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,18 @@ MOST_PARTS = 5000
 """Parts of a field that are looked at; what is larger is traced on every call."""
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "builtins", "math", "functools")
+_PLAIN = (bool, int, float, complex, str, bytes, np.generic)
 _OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, np.dtype)
 
 
 class Fingerprint:
     """What a field is made of.
+
+    Parameters
+    ----------
+    field : callable
+    plain : bool
+        Whether plain values (numbers, strings, the lengths of containers) are part of it.
 
     Attributes
     ----------
@@ -36,8 +44,9 @@ class Fingerprint:
         Whether a trace can serve again: no tracer is reached, and everything could be looked at.
     """
 
-    def __init__(self, field: Any) -> None:
+    def __init__(self, field: Any, plain: bool = True) -> None:
         self.arrays: list[Any] = []
+        self._plain = plain
         self.reusable = True
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # identities must not be used again while looking
@@ -51,11 +60,9 @@ class Fingerprint:
         if isinstance(value, jax.core.Tracer):
             self.reusable = False
             return
-        if isinstance(value, float):
-            yield ("float", value.hex())
-            return
-        if value is None or isinstance(value, (bool, int, complex, str, bytes, np.generic)):
-            yield (type(value), value)
+        if value is None or isinstance(value, _PLAIN):
+            if self._plain:
+                yield (type(value), value.hex() if isinstance(value, float) else value)
             return
         if isinstance(value, _OPAQUE):
             yield ("object", value)
@@ -76,7 +83,7 @@ class Fingerprint:
 
     def _composite(self, value: Any) -> Iterator[Hashable]:
         if isinstance(value, (list, tuple, set, frozenset, dict)):
-            yield (type(value), len(value))
+            yield (type(value), len(value) if self._plain else None)
             members = value.items() if isinstance(value, dict) else value
             for member in members:
                 if isinstance(value, dict):
