@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ndereg.backends.numba.forward import INFO, PARAMETERS, Programs, indent
+from ndereg.plan.program import Program
 
 REVERSE_PROGRAMS = ("replay", "seed", "adjoint", "adjoint_dense", "read_adjoint")
 
@@ -16,10 +17,19 @@ class ReverseRows:
         if plan.shared:
             self.names += ["k_later", "k_first", "kbar", "kbar_new", "y_later"]
         if plan.read_adjoint is not None:
-            self.names += ["direct", "one_direct"]
-            for name, _ in plan.read_adjoint.outputs:
-                if name != "y_bar":
-                    self.names += [f"sum_{name}", f"one_{name}"]
+            self.names += [_sum(name) for name, _ in plan.read_adjoint.outputs]
+            self.names += list(_parts(plan.read_adjoint).values())
+
+
+def _sum(name: str) -> str:
+    """Row that sums an output of ``read_adjoint`` over the output times of a step."""
+    return f"sum_{name}"
+
+
+def _parts(read_adjoint: Program) -> dict[str, str]:
+    """Row of each slot that ``read_adjoint`` returns; outputs may share a slot."""
+    slots = dict.fromkeys(slot for _, slot in read_adjoint.outputs)
+    return {slot: f"part{i}" for i, slot in enumerate(slots)}
 
 
 def reverse_source(programs: Programs, decorator: str) -> str:
@@ -141,7 +151,7 @@ def _row(programs: Programs) -> list[str]:
              if name in programs.sources}  # fmt: skip
     if spec.dense:
         lines += ["if inner:", "    " + calls["adjoint_dense"], "else:", "    " + calls["adjoint"]]
-        lines += ["if inner:", "    for c in range(n):", "        bar_new[c] += direct[c]"]
+        lines += ["if inner:", "    for c in range(n):", "        bar_new[c] += sum_y_bar[c]"]
     else:
         lines.append(calls["adjoint"])
     lines.append("bar, bar_new = bar_new, bar")
@@ -179,14 +189,11 @@ def _outputs(programs: Programs) -> list[str]:
     """Cotangents of the output times in a row."""
     plan, source = programs.plan, programs["read_adjoint"]
     assert plan.read_adjoint is not None
-    names = {slot: name for name, slot in plan.read_adjoint.outputs}
+    parts = _parts(plan.read_adjoint)
+    outputs = plan.read_adjoint.outputs
+    sums = [f"{_sum(name)}[c] += {parts[slot]}[c]" for name, slot in outputs]
+    zeros = [f"{_sum(name)}[c] = 0.0" for name, _ in outputs]
     seed = "ys_bar[left]"
-    targets = {
-        slot: "one_direct" if name == "y_bar" else f"one_{name}" for slot, name in names.items()
-    }
-    sums = ["direct[c] += one_direct[c]"]
-    sums += [f"sum_{n}[c] += one_{n}[c]" for n in names.values() if n != "y_bar"]
-    zeros = ["direct[c] = 0.0", *(f"sum_{n}[c] = 0.0" for n in names.values() if n != "y_bar")]
     return [
         "inner = False",
         "while left >= 0 and (t_eval[left] - t) * direction > 0.0:",
@@ -199,7 +206,7 @@ def _outputs(programs: Programs) -> list[str]:
         "            for c in range(n):",
         *indent(zeros, 4),
         "        theta = (t_eval[left] - t) / h",
-        "        " + source.call({"theta": "theta", "y_theta_bar": seed}, targets),
+        "        " + source.call({"theta": "theta", "y_theta_bar": seed}, parts),
         "        for c in range(n):",
         *indent(sums, 3),
         "    left -= 1",
