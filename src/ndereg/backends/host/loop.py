@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ndereg.backends.base import Result
 from ndereg.backends.host.machine import HostMachine
@@ -27,17 +27,17 @@ class Runners:
 
     def __init__(self, plan: Plan, make: Callable[[Program], Any] = Runner) -> None:
         self.plan = plan
-        self._runners = {name: make(program) for name, program in plan.programs().items()}
+        programs = plan.programs()
+        vars(self).update({name: make(program) for name, program in programs.items()})
+        self._evaluations = {name: program.evaluations() for name, program in programs.items()}
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self._runners[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def evaluations(self, name: str) -> int:
         """Evaluations of the field in one run of a program."""
-        return self._runners[name].program.evaluations()
+        return self._evaluations[name]
 
 
 @dataclass

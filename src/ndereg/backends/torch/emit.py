@@ -58,12 +58,9 @@ _IN_PLACE = {
 }  # fmt: skip
 """Operations that can overwrite their first operand, and whether the operands commute."""
 
-# A comparison of states yields zeros and ones of the state's real dtype, because a product with
-# them is several times faster than a selection by truth values.
-_MASKS = {
-    "isfinite": "({}.abs() < inf).to(real)",
-    "lt": "({} < {}).to(real)", "le": "({} <= {}).to(real)", "eq": "({} == {}).to(real)",
-}  # fmt: skip
+_COMPARED = {"lt": "torch.lt", "le": "torch.le", "eq": "torch.eq"}
+# A comparison of states is written as zeros and ones of their dtype: with truth values, it and what
+# is selected by it were measured ten times slower.
 
 
 def safe_divide(a: Any, b: Any) -> Any:
@@ -77,6 +74,9 @@ _NAMESPACE: dict[str, Any] = {
     "nan": math.nan, "safe_divide": safe_divide,
     **{f"float_{op}": function for op, function in FLOAT_OPERATIONS.items()},
 }  # fmt: skip
+
+HOST_OUTPUTS = ("E", "finite", "h", "status")
+"""Outputs of the programs that the host decides by."""
 
 Function = Callable[[Any, Mapping[Slot, Any]], dict[str, Any]]
 
@@ -132,12 +132,32 @@ class _Emitter:
             self.last |= dict.fromkeys(reads(instruction), index)
         self.lines: list[str] = []
         self.spread: set[Slot] = set()
+        self.masks: set[Slot] = set()
+        """Slots of zeros and ones."""
+        self.read = self._read_means() if self.joint else set()
         self.index = 0
         slots = list(self.kinds)
         plain = [slot.replace(".", "_") for slot in slots]
         if len(set(plain)) < len(slots):
             plain = [f"s{index}" for index in range(len(slots))]
         self.names = {slot: f"{name}_" for slot, name in zip(slots, plain, strict=True)}
+
+    def _read_means(self) -> set[Slot]:
+        """Means that are read as Python numbers at once, and what follows is arithmetic on them.
+
+        The host needs what comes of them anyway. After several means one read at the end is
+        better, except at the start of a solve, where many operations on single numbers follow.
+        """
+        if not self.program.name.startswith(("step", "first")):
+            return set()
+        needed = {slot for name, slot in self.program.outputs if name in HOST_OUTPUTS}
+        means = set()
+        for instruction in reversed(self.program.body):
+            if instruction.dst in needed:
+                needed.update(reads(instruction))
+                if isinstance(instruction, Mean):
+                    means.add(instruction.dst)
+        return means if len(means) == 1 or self.program.name.startswith("first") else set()
 
     def source(self) -> str:
         for slot, _ in self.program.inputs:
@@ -194,10 +214,7 @@ class _Emitter:
                 self.tensors.add(dst)
                 self.full.add(dst)
             case Mean(dst=dst, src=src):
-                wide = ".to(torch.float64)" if self.narrow and not self.joint else ""
-                axes = "" if self.joint else "-1, True"
-                self.lines.append(f"{name[dst]} = {name[src]}.mean({axes}){wide}")
-                self.tensors.add(dst)
+                self.mean(dst, src)
             case Spread(dst=dst, src=src):
                 self.lines.append(
                     f"{name[dst]} = {self.scalar_of_vector(src)} / machine.layout.entries"
@@ -205,6 +222,20 @@ class _Emitter:
                 self.tensors.add(dst)
             case Apply():
                 self.apply(instruction)
+
+    def mean(self, dst: Slot, src: Slot) -> None:
+        value = self.names[src]
+        if src in self.masks:
+            value = f"machine.share_of_ones({value})"
+        else:
+            value += ".mean()" if self.joint else ".mean(-1, True)"
+        if dst in self.read:
+            value += ".item()"
+        else:
+            self.tensors.add(dst)
+            if self.narrow and not self.joint:
+                value += ".to(torch.float64)"
+        self.lines.append(f"{self.names[dst]} = {value}")
 
     # Elementwise operations
 
@@ -221,40 +252,55 @@ class _Emitter:
         full = any(src in self.full for src in srcs)
         if full:
             self.full.add(dst)
-        expression = self.expression(op, srcs, operands, on_host, full)
-        target = self.overwritten(dst, op, srcs) if full else None
-        if target is not None:
-            first, second = target
-            template, _ = _IN_PLACE[op]
-            others = operands[second] if second is not None else ""
-            expression = template.format(operands[first], others)
+        if op == "where":
+            expression = self.where(dst, srcs, operands, on_host)
+        elif full and (op == "isfinite" or op in _COMPARED):
+            self.masks.add(dst)
+            expression = self.compared(dst, op, srcs, operands)
+        elif op in ("max", "min") and any(on_host):
+            tensor, number = operands[on_host.index(False)], operands[on_host.index(True)]
+            expression = f"{tensor}.clamp({'min' if op == 'max' else 'max'}={number})"
+        else:
+            expression = _TENSOR[op].format(*operands)
+            target = self.overwritten(dst, op, srcs) if full else None
+            if target is not None:
+                first, second = target
+                others = operands[second] if second is not None else ""
+                expression = _IN_PLACE[op][0].format(operands[first], others)
         self.lines.append(f"{self.names[dst]} = {expression}")
         if full and not (op == "where" and on_host[0]):
             self.owned.add(dst)
 
-    def expression(
-        self, op: str, srcs: tuple[Any, ...], operands: list[str], on_host: list[bool], full: bool
+    def where(
+        self, dst: Slot, srcs: tuple[Any, ...], operands: list[str], on_host: list[bool]
     ) -> str:
-        if op == "where":
-            condition, yes, no = operands
-            if on_host[0]:
-                return f"{yes} if {condition} else {no}"
-            if srcs[0] in self.full:
-                if srcs[2] == 0:
-                    return f"{yes} * {condition}"
-                if srcs[1] == 0:
-                    return f"addcmul({no}, {no}, {condition}, value=-1)"
-                condition = f"{condition} != 0"
-            # a Python number would be copied to the device, and the host would wait for it
-            branches = zip((yes, no), on_host[1:], strict=True)
-            yes, no = (f"lift({value})" if host else value for value, host in branches)
-            return f"where({condition}, {yes}, {no})"
-        if op in ("max", "min") and any(on_host):
-            tensor, number = operands[on_host.index(False)], operands[on_host.index(True)]
-            return f"{tensor}.clamp({'min' if op == 'max' else 'max'}={number})"
-        if full and op in _MASKS:
-            return _MASKS[op].format(*operands)
-        return _TENSOR[op].format(*operands)
+        condition, yes, no = operands
+        if on_host[0]:
+            return f"{yes} if {condition} else {no}"
+        if srcs[0] in self.full:
+            if srcs[2] == 0:
+                if self.disposable(srcs[1], dst):
+                    return f"{yes}.mul_({condition})"
+                if self.disposable(srcs[0], dst):
+                    return f"{condition}.mul_({yes})"
+                return f"{yes} * {condition}"
+            if srcs[1] == 0:
+                if self.disposable(srcs[2], dst):
+                    return f"{no}.addcmul_({no}, {condition}, value=-1)"
+                return f"addcmul({no}, {no}, {condition}, value=-1)"
+            condition = f"{condition} != 0"
+        # a Python number would be copied to the device, and the host would wait for it
+        branches = zip((yes, no), on_host[1:], strict=True)
+        yes, no = (f"lift({value})" if host else value for value, host in branches)
+        return f"where({condition}, {yes}, {no})"
+
+    def compared(self, dst: Slot, op: str, srcs: tuple[Any, ...], operands: list[str]) -> str:
+        if op == "isfinite":
+            return f"{operands[0]}.abs().lt_(inf)"
+        free = [name for src, name in zip(srcs, operands, strict=True) if self.disposable(src, dst)]
+        whole = next(name for src, name in zip(srcs, operands, strict=True) if src in self.full)
+        out = free[0] if free else f"torch.empty_like({whole})"
+        return f"{_COMPARED[op]}({', '.join(operands)}, out={out})"
 
     def overwritten(
         self, dst: Slot, op: str, srcs: tuple[Any, ...]
@@ -264,7 +310,7 @@ class _Emitter:
             return None
         for first in (0, 1) if len(srcs) == 2 and _IN_PLACE[op][1] else (0,):
             src = srcs[first]
-            if not isinstance(src, str) or not self.disposable(src, dst):
+            if not self.disposable(src, dst):
                 continue
             other = 1 - first if len(srcs) == 2 else None
             if op in ("max", "min") and srcs[other or 0] not in self.tensors:
@@ -272,10 +318,11 @@ class _Emitter:
             return first, other
         return None
 
-    def disposable(self, slot: Slot, dst: Slot) -> bool:
+    def disposable(self, slot: Slot | Number, dst: Slot) -> bool:
         """Whether ``dst`` may take the memory of ``slot``."""
         return (
-            slot in self.owned
+            isinstance(slot, str)
+            and slot in self.owned
             and slot in self.full
             and slot not in self.kept
             and self.last[slot] == self.index

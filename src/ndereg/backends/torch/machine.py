@@ -58,17 +58,20 @@ class TorchMachine:
     def pullback(self, linearization: Any, cotangent: torch.Tensor) -> torch.Tensor:
         """Cotangent of y; those of what the field is differentiated by are accumulated."""
         y_bar, bars = self.field.pullback(linearization, cotangent)
-        totals, summed = self.args_bar, self._summed
+        totals, owned, more = self.args_bar, [], []
         for index, bar in enumerate(bars):
             if bar is None:
                 continue
             if totals[index] is None:
                 totals[index] = bar
-            elif summed[index]:
-                totals[index].add_(bar)
+            elif self._summed[index]:
+                owned.append(totals[index])
+                more.append(bar)
             else:  # the first one may share memory with a cotangent
                 totals[index] = totals[index] + bar
-                summed[index] = True
+                self._summed[index] = True
+        if owned:
+            torch._foreach_add_(owned, more)
         return y_bar
 
     def lift(self, value: Any) -> torch.Tensor:
@@ -84,6 +87,12 @@ class TorchMachine:
         if dtype is None:
             dtype = torch.bool if isinstance(value, bool) else torch.float64
         return torch.full(shape, value, dtype=dtype, device=self.device)
+
+    def share_of_ones(self, mask: torch.Tensor) -> torch.Tensor:
+        """Mean of zeros and ones, which is 1 only where all of them are."""
+        # float32 counts exactly to here
+        wide = torch.float64 if self.narrow and self.layout.entries > 2**24 else None
+        return mask.mean(dtype=wide) if self.joint else mask.mean(-1, True, dtype=wide)
 
     # Control scalars
 
