@@ -129,9 +129,19 @@ class Face:
         y0: Any,
         args: Any = None,
         *,
+        t_eval: Any = None,
+        method: str | Tableau = "tsit5",
+        rtol: Any = 1e-6,
+        atol: Any = 1e-9,
+        controller: Controller | str | None = None,
+        first_step: Any = None,
+        max_steps: int = 100_000,
+        batch: Batch = "joint",
+        regularizer: Regularizer | None = None,
+        adjoint: Any = "discrete",
         key: Any = None,
+        record: bool = False,
         throw: bool = True,
-        **options: Any,
     ) -> tuple[Solution, Callable[..., tuple[Any, Any]]]:
         """Solve, and return the solution and its pullback.
 
@@ -164,7 +174,12 @@ class Face:
         (True, True)
         """
         backend = self.backend
-        problem = prepare(backend, field, t_span, y0, args, **options)
+        problem = prepare(
+            backend, field, t_span, y0, args,
+            t_eval=t_eval, method=method, rtol=rtol, atol=atol, controller=controller,
+            first_step=first_step, max_steps=max_steps, batch=batch, regularizer=regularizer,
+            adjoint=adjoint, record=record,
+        )  # fmt: skip
         if isinstance(problem.spec.adjoint, NoAdjoint):
             raise ValueError(
                 "expected a differentiable solve for solve_vjp, received adjoint='none'; try "
@@ -195,25 +210,42 @@ def _flat_cotangent(backend: Backend, problem: Problem, ys_bar: Any) -> Any:
     layout, times = problem.layout, _times(problem)
     given, structure = flatten(ys_bar)
     if structure != layout.structure:
-        raise ValueError(
-            f"expected ys_bar in the structure of ys, {layout.structure}, received {structure}"
+        raise TypeError(
+            f"expected ys_bar in the structure of ys, {layout.structure}, received {structure}; "
+            "try a cotangent for every array of sol.ys"
         )
-    leaves = [backend.array(leaf, "ys_bar") for leaf in given]
-    for leaf, shape in zip(leaves, layout.shapes, strict=True):
+    names = structure.paths("ys_bar")
+    leaves = [backend.array(leaf, name) for leaf, name in zip(given, names, strict=True)]
+    for leaf, name, shape, dtype in zip(leaves, names, layout.shapes, layout.dtypes, strict=True):
         if times is not None:
             shape = (times, *shape) if layout.batch is None else (shape[0], times, *shape[1:])
         if tuple(leaf.shape) != shape:
-            raise ValueError(f"expected ys_bar of shape {shape}, received {tuple(leaf.shape)}")
+            raise ValueError(
+                f"expected {name} of shape {shape}, like ys, received {tuple(leaf.shape)}; try a "
+                "cotangent of every entry"
+            )
+        _refuse_complex(backend, leaf, name, dtype)
     return layout.flatten(backend, leaves, times)
+
+
+def _refuse_complex(backend: Backend, leaf: Any, name: str, dtype: str) -> None:
+    if backend.dtype(leaf).startswith("complex") and not dtype.startswith("complex"):
+        raise TypeError(
+            f"expected a real cotangent {name} of what has dtype {dtype}, received "
+            f"{backend.dtype(leaf)}; try its real part"
+        )
 
 
 def _penalty_cotangent(backend: Backend, problem: Problem, penalty_bar: Any) -> Any:
     layout = problem.layout
-    bar = backend.cast(backend.array(penalty_bar, "penalty_bar"), layout.real_dtype)
+    bar = backend.array(penalty_bar, "penalty_bar")
+    _refuse_complex(backend, bar, "penalty_bar", layout.real_dtype)
+    bar = backend.cast(bar, layout.real_dtype)
     allowed = ((),) if layout.batch is None else ((), (layout.batch,))
     if tuple(bar.shape) not in allowed:
         raise ValueError(
-            f"expected penalty_bar of shape {allowed[-1]}, received {tuple(bar.shape)}"
+            f"expected penalty_bar of shape {' or '.join(map(str, allowed))}, received shape "
+            f"{tuple(bar.shape)}; try the shape of sol.penalty"
         )
     return bar if bar.ndim else backend.concat([bar.reshape((1,))] * layout.samples)
 
