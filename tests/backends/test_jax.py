@@ -507,7 +507,7 @@ def test_any_number_of_steps_fits_any_number_of_checkpoints(checkpoints):
 
 def test_stored_states_do_not_grow_with_the_steps():
     """The differentiated solve holds the checkpoints, one spare slot, and scalars for the mesh."""
-    entries, checkpoints = 4096, 6
+    entries, checkpoints = 4096, 8
     y0 = jnp.zeros(entries)
 
     def stored(max_steps):

@@ -14,7 +14,8 @@ from jax import lax
 
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.machine import JaxMachine, Runners
-from ndereg.backends.jax.tape import EMPTY, put_row, row_at
+from ndereg.backends.jax.scalars import packed
+from ndereg.backends.jax.tape import put_row, row_at, slot_of
 
 Carry = dict[str, Any]
 
@@ -25,67 +26,69 @@ class Replay:
     def __init__(self, runners: Runners, machine: JaxMachine, tape: Carry) -> None:
         self._runners, self._machine = runners, machine
         self._h = tape["h"]
-        self._slots = tape["row"].shape[0] - 1
-        kept = tape["row"][: self._slots]
-        # slots by row, the free ones last; a prefix of this order is the stack
-        self._order = jnp.argsort(jnp.where(kept == EMPTY, jnp.iinfo(jnp.int32).max, kept))
-        self._start = {
-            "y": tape["y"],
-            "t": tape["t"],
-            "row": tape["row"],
-            "depth": jnp.sum(kept != EMPTY, dtype=jnp.int32),
-        }
+        self._slots = slots = tape["y"].shape[0] - 1
+        position = jnp.arange(slots, dtype=jnp.int32)
+        kept = position * tape["stride"]
+        depth = -(-tape["rows"] // tape["stride"])
+        slot = slot_of(kept, slots, tape["h"].shape[0])
+        used = jnp.any((slot == position[:, None]) & (position < depth), axis=1)
+        # slots by position on the stack: first the used ones, by row, then the free ones
+        free = jnp.argsort(used)[jnp.maximum(position - depth, 0)]
+        self._order = jnp.where(position < depth, slot, free).astype(jnp.int32)
+        # one more row number belongs to the slot that takes what is not pushed
+        rows = jnp.append(kept, jnp.int32(0))
+        self._start = {"y": tape["y"], "t": tape["t"], "row": rows, "depth": depth}
 
     def start(self) -> Carry:
-        """The stack that the forward pass left."""
+        """Return the stack that the forward pass left."""
         return self._start
 
     def step_size(self, row: Any) -> Any:
-        """Step size of every sample in a row."""
+        """Return the step size of every sample in a row."""
         return row_at(self._h, row)[:, None]
 
     def state(self, stack: Carry, row: Any) -> tuple[Carry, Any, Any]:
-        """Time and state at the start of ``row``, and the stack without it."""
-        slot = self._order[stack["depth"] - 1]
-        found = stack["row"][slot]
+        """Return the stack without the state at the start of ``row``, its time, and the state."""
+        top = stack["depth"] - 1
+        slot, found = self._order[top], stack["row"][top]
+        spacing = self._spacing(found, row, stack["depth"])
         moving = {
-            "row": found,
+            "place": packed([found, found + spacing, spacing, stack["depth"]]),
             "t": tuple(row_at(part, slot) for part in stack["t"]),
             "y": row_at(stack["y"], slot),
-            "spacing": self._spacing(found, row, stack["depth"]),
-            "push": jnp.int32(0),
-            "stack": stack,
+            "stack": {name: stack[name] for name in ("y", "t", "row")},
         }
-        moving["push"] = found + moving["spacing"]
-        moving = lax.while_loop(lambda c: c["row"] < row, lambda c: self._advance(c, row), moving)
-        stack = moving["stack"]
-        popped = stack["depth"] - (stack["row"][self._order[stack["depth"] - 1]] == row)
-        return {**stack, "depth": popped}, moving["t"], moving["y"]
+        moving = lax.while_loop(
+            lambda c: c["place"][0] < row, lambda c: self._advance(c, row), moving
+        )
+        depth = moving["place"][3]
+        popped = depth - (moving["stack"]["row"][depth - 1] == row)
+        return {**moving["stack"], "depth": popped}, moving["t"], moving["y"]
 
     def _advance(self, moving: Carry, target: Any) -> Carry:
+        """Replay one row; push its end if it is due."""
         machine, stack = self._machine, moving["stack"]
-        h = self.step_size(moving["row"])
+        row, push, spacing, depth = (moving["place"][i] for i in range(4))
+        h = self.step_size(row)
         y = self._runners.replay(machine, {"t": moving["t"], "h": h, "y": moving["y"]})["y1"]
-        t, row = clock.add(moving["t"], h), moving["row"] + 1
-        due = (row == moving["push"]) & (row < target)
-        slot = jnp.where(due, self._order[stack["depth"]], self._slots)
-        depth = stack["depth"] + due
+        t, row = clock.add(moving["t"], h), row + 1
+        due = (row == push) & (row < target)
+        position = jnp.where(due, depth, self._slots)
+        slot = jnp.where(due, self._order[jnp.minimum(depth, self._slots - 1)], self._slots)
+        depth = depth + due
         # past the last state at this spacing, what remains is divided further
-        finer = due & (row + moving["spacing"] >= target)
-        spacing = jnp.where(finer, self._spacing(row, target, depth), moving["spacing"])
+        finer = due & (row + spacing >= target)
+        spacing = jnp.where(finer, self._spacing(row, target, depth), spacing)
         return {
-            "row": row,
+            "place": packed([row, jnp.where(due, row + spacing, push), spacing, depth]),
             "t": t,
             "y": y,
-            "spacing": spacing,
-            "push": jnp.where(due, row + spacing, moving["push"]),
             "stack": {
                 "y": put_row(stack["y"], y, slot),
                 "t": tuple(
                     put_row(parts, part, slot) for parts, part in zip(stack["t"], t, strict=True)
                 ),
-                "row": stack["row"].at[slot].set(row),
-                "depth": depth,
+                "row": put_row(stack["row"], row, position),
             },
         }
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+
+
+def packed(values: Sequence[Any]) -> Any:
+    """One vector of single numbers.
+
+    Selected by index, not concatenated: that would be a kernel for every number.
+    """
+    index = np.arange(len(values))
+    vector = jnp.broadcast_to(jnp.reshape(values[0], ()), index.shape)
+    for i, value in enumerate(values[1:], 1):
+        vector = jnp.where(index == i, jnp.reshape(value, ()), vector)
+    return vector
 
 
 class Scalars:
@@ -28,22 +40,17 @@ class Scalars:
         self._dtype = jnp.result_type(*(d for d in self._dtypes.values() if d != jnp.bool_))
 
     def pack(self, values: Mapping[str, Any]) -> Any:
-        """Scalars as they are carried."""
+        """Return the scalars as they are carried."""
         if not self._together:
             return {name: jnp.asarray(values[name], self._dtypes[name]) for name in self._dtypes}
-        # selected by index, not concatenated: that would be one kernel for every scalar
-        index = jax.lax.broadcasted_iota(jnp.int32, (1, len(self._dtypes)), 1)
-        packed = jnp.zeros((1, len(self._dtypes)), self._dtype)
-        for i, name in enumerate(self._dtypes):
-            packed = jnp.where(index == i, jnp.asarray(values[name], self._dtype), packed)
-        return packed
+        return packed([jnp.asarray(values[name], self._dtype) for name in self._dtypes])[None]
 
-    def unpack(self, packed: Any) -> dict[str, Any]:
-        """The scalars by name."""
+    def unpack(self, carried: Any) -> dict[str, Any]:
+        """Return the scalars by name."""
         if not self._together:
-            return dict(packed)
+            return dict(carried)
         return {
-            name: packed[:, i : i + 1].astype(dtype)
+            name: carried[:, i : i + 1].astype(dtype)
             for i, (name, dtype) in enumerate(self._dtypes.items())
         }
 
@@ -59,16 +66,16 @@ class States:
         self._together = k1 is not None and y.size <= SMALL_STATE
 
     def pack(self, y: Any, k1: Any | None) -> Any:
-        """State and first stage as they are carried."""
+        """Return state and first stage as they are carried."""
         return jnp.stack([y, k1]) if self._together else (y, k1)
 
-    def unpack(self, packed: Any) -> tuple[Any, Any | None]:
-        """State, and first stage or None."""
-        return packed[0], packed[1]
+    def unpack(self, carried: Any) -> tuple[Any, Any | None]:
+        """Return the state, and the first stage or None."""
+        return carried[0], carried[1]
 
-    def accepted(self, accept: Any, packed: Any, y1: Any, k_next: Any | None) -> Any:
-        """The new ones where a step is accepted."""
+    def accepted(self, accept: Any, carried: Any, y1: Any, k_next: Any | None) -> Any:
+        """Return the new ones where a step is accepted."""
         if self._together:
-            return jnp.where(accept, jnp.stack([y1, k_next]), packed)
-        y, k1 = packed
+            return jnp.where(accept, jnp.stack([y1, k_next]), carried)
+        y, k1 = carried
         return jnp.where(accept, y1, y), None if k1 is None else jnp.where(accept, k_next, k1)

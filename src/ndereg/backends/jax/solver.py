@@ -72,10 +72,11 @@ class Solver:
         assert isinstance(adjoint, Discrete)
         field, rows = self._setting(lanes, inputs, Wanted())
         state = self.layout.entries * rows.total * jnp.dtype(self.layout.dtype).itemsize
+        slots = min(adjoint.checkpoints, max(FEWEST_SLOTS, SLOT_BYTES // state))
         capacity = Capacity(
             attempts=self.options.recorded,
             rows=min(max_steps, max(LARGEST_MESH // rows.total, 1)),
-            states=min(adjoint.checkpoints, max(FEWEST_SLOTS, SLOT_BYTES // state)),
+            states=1 << (slots.bit_length() - 1),
         )
         loop = Loop(self.runners, field, rows, self.options.first_step_given, capacity)
         carry = loop.run()
@@ -83,7 +84,7 @@ class Solver:
         tape, split = carry["tape"], rows.split
         kept = {
             **{name: jax.tree.map(rows.split_rows, tape[name]) for name in ("h", "y", "t")},
-            "slot_row": rows.share(tape["row"]),
+            "stride": rows.share(tape["stride"]),
             "rows": rows.share(carry["row"]),
             "t_end": jax.tree.map(split, time_of(carry)),
             "y_end": split(carry["y"]),
@@ -126,7 +127,7 @@ class Solver:
             if name in kept
         }
         merged |= {name: jax.tree.map(rows.merge_rows, kept[name]) for name in ("h", "y", "t")}
-        merged |= {"row": rows.unshare(kept["slot_row"]), "rows": rows.unshare(kept["rows"])}
+        merged |= {name: rows.unshare(kept[name]) for name in ("stride", "rows")}
         ys_bar = rows.merge(ys_bar)
         bars = (ys_bar, rows.merge(penalty_bar))
         y_bar, constants_bar, args_bar = Reverse(self.runners, field, rows, merged, bars).run()

@@ -16,17 +16,19 @@ from jax import lax
 from ndereg.backends.jax.machine import JaxMachine
 
 Carry = dict[str, Any]
-EMPTY = -1
 
 
 class Tape:
-    """The tape in the carry of the forward loop, with room for ``rows`` and ``slots``."""
+    """The tape in the carry of the forward loop, with room for ``rows`` and ``slots``.
+
+    ``slots`` is a power of two.
+    """
 
     def __init__(self, machine: JaxMachine, rows: int, slots: int) -> None:
         self._machine, self._rows, self._slots = machine, rows, slots
 
     def start(self) -> Carry:
-        """An empty tape. One more slot takes what is not kept, so that writing needs no branch."""
+        """Return an empty tape; one more slot takes what is not kept, so that nothing branches."""
         machine, slots = self._machine, self._slots
         times = 1 if machine.control.itemsize == 8 else 2
         return {
@@ -35,7 +37,6 @@ class Tape:
             "t": tuple(
                 jnp.zeros((slots + 1, machine.samples, 1), machine.control) for _ in range(times)
             ),
-            "row": jnp.full((slots + 1,), EMPTY, jnp.int32),
             "stride": jnp.int32(1),
         }
 
@@ -44,31 +45,44 @@ class Tape:
 
         Without an accepted sample the next attempt overwrites the row.
         """
-        slots, kept, stride = self._slots, tape["row"], tape["stride"]
-        used = jnp.sum(kept[:slots] != EMPTY)
-        full = used >= jnp.where(stride == 1, slots, max(slots // 2, 1))
-        thin = full & (row % stride == 0)
+        slots, stride = self._slots, tape["stride"]
+        advanced = jnp.any(accept)
+        full = row == jnp.where(stride == 1, slots, stride * (slots // 2))
         # from all slots to a quarter of them, or from half of them to a quarter
-        stride = jnp.where(thin, stride * jnp.where(stride == 1, 4, 2), stride)
-        kept = jnp.where(kept % stride == 0, kept, EMPTY)
-        due = jnp.any(accept) & (row % stride == 0)
-        slot = jnp.where(due, jnp.argmax(kept[:slots] == EMPTY), slots).astype(jnp.int32)
+        wider = stride * jnp.where(stride == 1, 4, 2)
+        stride = jnp.where(advanced & full, wider, stride)
+        due = advanced & (lax.rem(row, stride) == 0)
+        slot = jnp.where(due, slot_of(row, slots, self._rows), slots)
         return {
             "h": put_row(tape["h"], jnp.where(accept, h, 0.0)[:, 0], row),
             "y": put_row(tape["y"], y, slot),
             "t": tuple(
                 put_row(parts, part, slot) for parts, part in zip(tape["t"], t, strict=True)
             ),
-            "row": kept.at[slot].set(jnp.where(due, row, EMPTY)),
             "stride": stride,
         }
 
 
+def slot_of(row: Any, slots: int, rows: int) -> Any:
+    """Slot of a kept row: the sum of its digits to the base ``slots``, of the ``rows`` there are.
+
+    Rows that are kept together are multiples of ``stride = 2^a slots^i``, at most ``slots / 2`` of
+    them. So they differ in two neighbouring digits only, the lower one a multiple of ``2^a`` and
+    the upper one less than ``2^a``, whose sum they share with no other.
+    """
+    total, rest, reach = row, row, slots
+    while reach < rows:
+        rest = lax.div(rest, jnp.asarray(slots, rest.dtype))
+        total = total - rest * (slots - 1)
+        reach *= slots
+    return total
+
+
 def put_row(buffer: Any, value: Any, index: Any) -> Any:
-    """``buffer`` with ``value`` at ``index`` of axis 0."""
+    """Return ``buffer`` with ``value`` at ``index`` of axis 0."""
     return lax.dynamic_update_index_in_dim(buffer, value, index, axis=0)
 
 
 def row_at(buffer: Any, index: Any) -> Any:
-    """``buffer[index]``."""
+    """Return ``buffer[index]``."""
     return lax.dynamic_index_in_dim(buffer, index, axis=0, keepdims=False)
