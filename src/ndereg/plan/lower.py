@@ -105,8 +105,8 @@ def lower(spec: Spec) -> Plan:
         adjoint_dense = _adjoint(spec, shared, with_dense=True) if spec.dense else None
     return Plan(
         spec=spec,
-        first=first_program(automatic=True, carried=carried),
-        first_given=first_program(automatic=False, carried=carried),
+        first=first_program(True, carried, spec.adaptive),
+        first_given=first_program(False, carried, spec.adaptive),
         begin=begin_program(spec.adaptive),
         step=step,
         control=control_program(spec.adaptive),

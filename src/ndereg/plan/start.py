@@ -7,12 +7,14 @@ from ndereg.plan.program import Program
 from ndereg.spec.status import Status
 
 
-def first_program(automatic: bool, carried: bool) -> Program:
+def first_program(automatic: bool, carried: bool, adaptive: bool) -> Program:
     """``(t, y) -> (status, h, k1)``.
 
     ``automatic`` adds the first step size ``h`` (signed) of Hairer, Norsett, Wanner I, section
     II.4, from two evaluations of the field; ``carried`` hands on the first stage. A non-finite
-    state or field at the start is ``NON_FINITE`` at once.
+    state or field at the start is ``NON_FINITE`` at once: with ``adaptive`` steps the field is
+    evaluated for that alone, rather than a first step shrunk a thousandfold; a constant step ends
+    there anyway.
     """
     builder = Builder()
     builder.input("t", "scalar")
@@ -21,7 +23,7 @@ def first_program(automatic: bool, carried: bool) -> Program:
     zero = direction * 0.0
     start_finite = builder.mean(y.isfinite()).equals(1.0)
     outputs: dict[str, Value] = {}
-    if automatic or carried:
+    if automatic or carried or adaptive:
         k1 = Value(builder, builder.evaluate("k1", 0, "direction", "y", mapped=False))
         start_finite = start_finite & builder.mean(k1.isfinite()).equals(1.0)
         if carried:
