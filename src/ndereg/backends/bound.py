@@ -61,7 +61,7 @@ class BoundField:
             elif not backend.owns(leaf):
                 refuse_result(leaf, _ARRAYS.get(backend.name, "NumPy arrays"), layout.structure)
         check_leaves(
-            "the field's result",
+            "the result of the field",
             like="the state",
             expected=layout.structure,
             shapes=layout.shapes,

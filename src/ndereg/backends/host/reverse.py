@@ -30,7 +30,8 @@ def pull_back(
         "penalty_bar": machine.scalars_of(penalty_bar),
         "naccept": tape.naccept,
     }
-    y_bar = machine.zeros() if plan.spec.dense else ys_bar
+    # added to zeros, so that a solve without steps does not hand back the caller's own array
+    y_bar = machine.zeros() if plan.spec.dense else machine.zeros() + ys_bar
     carried: dict[str, Any] = {}
     if plan.shared and tape.rows:
         value, linearization = machine.linearize(tape.t_end, tape.y_end)

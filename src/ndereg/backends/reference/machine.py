@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class NumpyMachine(ArrayMachine):
     operations = OPERATIONS
 
     def __init__(self, problem: Problem, field_pullback: Pullback | None = None) -> None:
-        super().__init__(problem)
+        # a solve without steps returns the state it was given, which is the caller's
+        super().__init__(replace(problem, y0=problem.y0.copy()))
         self.real = np.dtype(problem.layout.real_dtype)
         self.field_pullback = field_pullback
         self.args_bar = [np.zeros(arg.shape, arg.dtype) for arg in problem.args]
