@@ -107,16 +107,17 @@ class TorchField:
         else:
             t = self._times(t)
         if not self._direct:
-            return bound.flat(bound.nested(t, bound.state(y), self._nested), y)
-        k = bound.nested(t, y, self._nested)
-        if (
-            type(k) is torch.Tensor
-            and k.shape == self._shape
-            and k.dtype is self._dtype
-            and k.device == self._device
-        ):
-            return k
-        return bound.flat(k, y).reshape(self._shape)
+            k = bound.flat(bound.nested(t, bound.state(y), self._nested), y)
+        else:
+            k = bound.nested(t, y, self._nested)
+            if type(k) is not torch.Tensor or k.shape != self._shape or k.dtype != self._dtype:
+                k = bound.flat(k, y).reshape(self._shape)
+        if k.device != self._device:
+            raise ValueError(
+                f"expected the field's result on the device of the state, {self._device}, received "
+                f"a tensor on {k.device}; try making its constants on y.device"
+            )
+        return k
 
     def _times(self, t: Any) -> torch.Tensor:
         """Return the times of all samples as the field sees them."""
