@@ -40,7 +40,9 @@ class Field:
         for name in ("function", "vjp"):
             value = getattr(self, name)
             if not callable(value) and not (name == "vjp" and value is None):
-                raise TypeError(f"expected a callable for Field.{name}, received {value!r}")
+                raise TypeError(
+                    f"expected a callable for Field.{name}, received {value!r}; try a function"
+                )
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the function itself."""
