@@ -37,6 +37,11 @@ class TorchBackend:
     ``sol.ys`` and ``sol.penalty`` carry history to y0, args, the parameters of a module, tensors
     that a closure holds, and t0, t1 and t_eval. Inside ``torch.no_grad()``, and with
     ``adjoint="none"``, nothing is kept for a reverse pass.
+
+    The reverse pass evaluates the field again, at the states of the forward pass: a field must be
+    a function of its arguments. A module with dropout or batch statistics belongs in ``eval()``.
+    Hooks on tensors that the field uses run once a stage. Second derivatives, ``torch.func``
+    transforms and forward mode are refused; ``torch.compile`` breaks its graph at a solve.
     """
 
     name = "torch"
