@@ -66,6 +66,12 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield found
 
 
+@pytest.fixture(params=["reference", "torch"])
+def eager(request: pytest.FixtureRequest) -> Bench:
+    """The backends without a compiler, for what is the same on all of them."""
+    return bench_of(request.param)
+
+
 def refusal(call: Callable[[], Any], kind: type[Exception] | tuple[type[Exception], ...]) -> str:
     """Return the message of a refusal, which says what was expected, received and what to try."""
     with pytest.raises(kind) as caught:

@@ -37,12 +37,6 @@ def damped(t: Any, y: Any, args: Any) -> Any:
     return -args * y
 
 
-@pytest.fixture(params=["reference", "torch"])
-def eager(request: pytest.FixtureRequest) -> Bench:
-    """Backends without a compiler, for what the edge does after a solve."""
-    return bench_of(request.param)
-
-
 def option(y0: Any = ONES, span: Any = (0.0, 1.0), **options: Any) -> Callable[[Bench], Any]:
     return lambda bench: bench.solve(untouched, span, y0, **options)
 

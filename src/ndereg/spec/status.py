@@ -47,7 +47,7 @@ _MESSAGES = {
     ),
     Status.NON_FINITE: (
         "the vector field or the state is not finite (nan or inf), and no smaller step avoids "
-        "it. Check y0, args and the field near the time of failure"
+        "it. Try looking at y0, args and the field near the time of failure"
     ),
 }
 
