@@ -214,9 +214,7 @@ def test_pullback_of_solve_vjp_is_the_gradient():
     bar = np.random.default_rng(0).normal(size=sol.ys.shape)
 
     def loss(y0, args):
-        sol = nde.solve(
-            spring, SPAN, y0, args, t_eval=TIMES, regularizer=ndereg.ErrorEstimate()
-        )
+        sol = nde.solve(spring, SPAN, y0, args, t_eval=TIMES, regularizer=ndereg.ErrorEstimate())
         return jnp.sum(bar * sol.ys) + 0.3 * sol.penalty
 
     close(pullback(bar, 0.3), jax.grad(loss, argnums=(0, 1))(jnp.asarray(Y0), parameters()))

@@ -57,7 +57,6 @@ class Augmented:
 
     def __init__(self, traced: TracedField, wanted: Wanted) -> None:
         self._field, self._wanted = traced, wanted
-        self._constants = len(traced.inputs[0])
         state = traced.state
         parameters = [traced.inputs[0][i] for i in wanted.constants]
         parameters += [traced.inputs[1][i] for i in wanted.args]
@@ -86,13 +85,12 @@ class Augmented:
         )
 
     def _call(self, t: Any, flat: Any, args: Sequence[Any]) -> Any:
-        constants, args = args[: self._constants], args[self._constants :]
         y, a, *_ = self.layout.unflatten(_ARRAYS, flat)
         t = jnp.broadcast_to(t.astype(self._field.time.dtype), self._field.time.shape)
         linearization = self._field.linearization(self._wanted)
-        k, residuals = linearization.primal(constants, args, t, y)
-        y_bar, of_constants, of_args = linearization.pullback(constants, args, residuals, a)
-        return self.layout.flatten(_ARRAYS, [k, -y_bar, *(-bar for bar in of_constants + of_args)])
+        at = linearization.primal(args, t, y)
+        bars = linearization.pullback(args, at, a)
+        return self.layout.flatten(_ARRAYS, [at.k, *(-bar for bar in bars)])
 
     def integrate(
         self, forward: Callable[[Inputs], Any], inputs: Inputs, ys: Any, ys_bar: Any

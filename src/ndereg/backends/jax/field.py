@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from ndereg.backends.base import Layout, Problem
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.clock import Time
+from ndereg.backends.jax.linearization import Linearization, Linearized
 
 
 @jax.tree_util.register_static
@@ -47,7 +48,7 @@ class TracedField:
             tuple(jax.ShapeDtypeStruct(np.shape(c), c.dtype) for c in self._constants),
             args,
         )
-        self._linearizations: dict[Wanted, _Linearization] = {}
+        self._linearizations: dict[tuple[int, ...], Linearization] = {}
 
     def __call__(self, constants: Sequence[Any], args: Sequence[Any], t: Any, y: Any) -> Any:
         """``f(t, y)``."""
@@ -71,104 +72,27 @@ class TracedField:
 
         return Wanted(inexact(constants, self.inputs[0]), inexact(args, self.inputs[1]))
 
-    def linearization(self, wanted: Wanted) -> _Linearization:
-        """The field with its pullback, traced once for each choice of cotangents."""
-        wanted = Wanted(wanted.constants, wanted.args)
-        if wanted not in self._linearizations:
-            self._linearizations[wanted] = _Linearization(self, self.inputs, wanted)
-        return self._linearizations[wanted]
+    def linearization(self, wanted: Wanted) -> Linearization:
+        """Return the field with its pullback, traced once for each choice of cotangents.
+
+        Its inputs are the constants and then the args.
+        """
+        constants, args = self.inputs
+        positions = (*wanted.constants, *(len(constants) + i for i in wanted.args))
+        if positions not in self._linearizations:
+            self._linearizations[positions] = Linearization(
+                lambda inputs, t, y: self(inputs[: len(constants)], inputs[len(constants) :], t, y),
+                [*constants, *args],
+                self.time,
+                self.state,
+                positions,
+            )
+        return self._linearizations[positions]
 
 
 def _plain(constant: Any) -> Any:
     """JAX wraps NumPy constants of a trace in a type of its own."""
     return constant if isinstance(constant, jax.Array) else np.asarray(constant)
-
-
-class _Linearization:
-    """``(t, y) -> k, residuals`` and ``(residuals, k_bar) -> cotangents`` as fixed programs.
-
-    Residuals that are inputs of the field themselves (weights, mostly) are not listed: they are
-    supplied again to the pullback, so that loops do not carry copies of them.
-    """
-
-    def __init__(self, traced: TracedField, inputs: tuple[Any, Any], wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._complex = jnp.issubdtype(traced.state.dtype, jnp.complexfloating)
-        structure: Any = None
-
-        def forward(constants: Any, args: Any, t: Any, y: Any) -> Any:
-            nonlocal structure
-
-            def of(y: Any, some_constants: Any, some_args: Any) -> Any:
-                return traced(
-                    _replaced(constants, wanted.constants, some_constants),
-                    _replaced(args, wanted.args, some_args),
-                    t,
-                    y,
-                )
-
-            k, pull = jax.vjp(of, y, [constants[i] for i in wanted.constants],
-                              [args[i] for i in wanted.args])  # fmt: skip
-            residuals, structure = jax.tree.flatten(pull)
-            return [k, *residuals]
-
-        primal = jax.make_jaxpr(forward)(*inputs, traced.time, traced.state)
-        outputs = primal.jaxpr.outvars
-        order = {var: i for i, var in enumerate(primal.jaxpr.invars)}
-        self._primal = primal
-        # position of a residual among the inputs, or None where it has to be kept
-        self._given = [None if _literal(var) else order.get(var) for var in outputs[1:]]
-        shapes = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in outputs[1:]]
-        self._pull = jax.make_jaxpr(lambda r, k_bar: jax.tree.unflatten(structure, r)(k_bar))(
-            shapes, traced.state
-        )
-
-    def primal(
-        self, constants: Sequence[Any], args: Sequence[Any], t: Any, y: Any
-    ) -> tuple[Any, list[Any]]:
-        """The field, and the residuals to keep."""
-        given = [*constants, *args, t, y]
-        k, *residuals = jax.core.eval_jaxpr(self._primal.jaxpr, self._primal.consts, *given)
-        count = len(given) - 2
-        # t and y change from point to point: they are kept although they are inputs
-        return k, [
-            r
-            for r, position in zip(residuals, self._given, strict=True)
-            if position is None or position >= count
-        ]
-
-    def pullback(
-        self, constants: Sequence[Any], args: Sequence[Any], kept: Sequence[Any], k_bar: Any
-    ) -> tuple[Any, list[Any], list[Any]]:
-        """Cotangents of y, of the wanted constants and of the wanted args (real inner product)."""
-        given, rest = [*constants, *args], iter(kept)
-        residuals = [
-            next(rest) if position is None or position >= len(given) else given[position]
-            for position in self._given
-        ]
-        # JAX pulls back without conjugation; programs use the real inner product
-        flat = jax.core.eval_jaxpr(
-            self._pull.jaxpr, self._pull.consts, *residuals, conjugate(k_bar)
-        )
-        y_bar, *others = (conjugate(value) for value in flat)
-        count = len(self._wanted.constants)
-        return y_bar, others[:count], others[count:]
-
-
-def conjugate(value: Any) -> Any:
-    """Complex conjugate; real arrays as they are."""
-    return jnp.conj(value) if jnp.iscomplexobj(value) else value
-
-
-def _literal(var: Any) -> bool:
-    return hasattr(var, "val")
-
-
-def _replaced(values: Sequence[Any], positions: Sequence[int], new: Sequence[Any]) -> list[Any]:
-    result = list(values)
-    for position, value in zip(positions, new, strict=True):
-        result[position] = value
-    return result
 
 
 @dataclass(frozen=True)
@@ -189,14 +113,6 @@ class Lanes:
     constants: tuple[bool, ...] = ()
     args: tuple[bool, ...] = ()
     times: bool = False
-
-    @property
-    def axes(self) -> tuple[Any, Any]:
-        """``in_axes`` of constants and args."""
-        return (
-            [0 if flag else None for flag in self.constants],
-            [0 if flag else None for flag in self.args],
-        )
 
 
 @dataclass
@@ -220,33 +136,28 @@ class LaneField:
         return self.traced.layout
 
     def evaluate(self, t: Time, y: Any) -> Any:
-        """The field at a time and state of every sample."""
-        constants, args = list(self.constants), list(self.args)
-        time = self._time(t)
-        if self.lanes.size is None:
-            return self.traced(constants, args, time, y)
-        mapped = jax.vmap(self.traced, in_axes=(*self.lanes.axes, 0, 0))
-        return self._merged(mapped(constants, args, time, self._split(y)))
+        """Return the field at a time and state of every sample."""
+        count = len(self.constants)
 
-    def linearize(self, t: Time, y: Any) -> tuple[Any, list[Any]]:
-        """The field, and the residuals of its pullback."""
-        constants, args = list(self.constants), list(self.args)
+        def field(inputs: Sequence[Any], t: Any, y: Any) -> Any:
+            return self.traced(inputs[:count], inputs[count:], t, y)
+
+        return self._merged(self._mapped(field, self._time(t), self._split(y)))
+
+    def linearize(self, t: Time, y: Any) -> tuple[Any, Linearized]:
+        """Return the field, and the field with what its pullback needs."""
         primal = self.traced.linearization(self.wanted).primal
-        if self.lanes.size is None:
-            return primal(constants, args, self._time(t), y)
-        mapped = jax.vmap(primal, in_axes=(*self.lanes.axes, 0, 0))
-        k, residuals = mapped(constants, args, self._time(t), self._split(y))
-        return self._merged(k), residuals
+        k, kept = self._mapped(primal, self._time(t), self._split(y))
+        k = self._merged(k)
+        return k, Linearized(k, kept)
 
-    def pullback(self, residuals: Sequence[Any], k_bar: Any) -> tuple[Any, list[Any], list[Any]]:
-        """Cotangents of y, wanted constants and wanted args; of the latter one a lane."""
-        constants, args = list(self.constants), list(self.args)
+    def pullback(self, at: Linearized, k_bar: Any) -> tuple[Any, list[Any], list[Any]]:
+        """Return cotangents of y, wanted constants and wanted args; of the latter one a lane."""
         pull = self.traced.linearization(self.wanted).pullback
-        if self.lanes.size is None:
-            return pull(constants, args, residuals, k_bar)
-        mapped = jax.vmap(pull, in_axes=(*self.lanes.axes, 0, 0))
-        y_bar, of_constants, of_args = mapped(constants, args, list(residuals), self._split(k_bar))
-        return self._merged(y_bar), of_constants, of_args
+        at = Linearized(self._split(at.k), at.kept)
+        y_bar, *others = self._mapped(pull, at, self._split(k_bar))
+        count = len(self.wanted.constants)
+        return self._merged(y_bar), others[:count], others[count:]
 
     def zero_cotangents(self) -> tuple[list[Any], list[Any]]:
         """Zeros in the shapes of the wanted cotangents of constants and args."""
@@ -265,6 +176,15 @@ class LaneField:
             zeros(self.args, self.lanes.args, self.wanted.args),
         )
 
+    def _mapped(self, function: Callable[..., Any], first: Any, second: Any) -> Any:
+        """``function(inputs, first, second)``, over the lanes if there are any."""
+        inputs = [*self.constants, *self.args]
+        if self.lanes.size is None:
+            return function(inputs, first, second)
+        flags = (*self.lanes.constants, *self.lanes.args)
+        axes = [0 if flag else None for flag in flags]
+        return jax.vmap(function, in_axes=(axes, 0, 0))(inputs, first, second)
+
     def _time(self, t: Time) -> Any:
         shape = self.layout.time_shape
         if self.lanes.size is not None:
@@ -272,6 +192,8 @@ class LaneField:
         return clock.rounded(t, self.layout.real_dtype).reshape(shape)
 
     def _split(self, y: Any) -> Any:
+        if self.lanes.size is None:
+            return y
         return y.reshape((self.lanes.size, self.layout.samples, self.layout.entries))
 
     def _merged(self, y: Any) -> Any:

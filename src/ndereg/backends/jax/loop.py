@@ -207,7 +207,7 @@ class Loop:
         result = {
             "ys": rows.split(ys),
             "penalty": rows.split(machine.full(penalty)[:, 0].astype(machine.real)),
-            "counts": jnp.stack([rows.split(count[:, 0].astype(jnp.int32)) for count in counts], -2),
+            "counts": jnp.stack([rows.split(c[:, 0].astype(jnp.int32)) for c in counts], -2),
         }
         if self.attempts:
             blanks, accepted = carry["record"]

@@ -125,7 +125,7 @@ class Outputs:
 
 
 def column_at(values: Any, column: Any) -> Any:
-    """Column of ``(samples, times, ...)`` as ``(samples, ...)``; of ``(samples, times)`` kept 2-D."""
+    """Column of ``(samples, times, ...)``, without its axis; of ``(samples, times)`` with it."""
     found = lax.dynamic_slice_in_dim(values, column, 1, axis=1)
     return found[:, 0] if values.ndim > 2 else found
 

@@ -52,15 +52,15 @@ class Reverse:
             "args_bar": machine.args_bar,
         }
         if self._plan.shared:
-            value, residuals = machine.linearize(self._tape["t_end"], self._tape["y_end"])
-            start["shared"] = {"k": value, "map": residuals, "bar": machine.zeros()}
+            _, at = machine.linearize(self._tape["t_end"], self._tape["y_end"])
+            start["shared"] = {"at": at, "bar": machine.zeros()}
         if self._plan.spec.dense:
             start["unread"] = self._tape["position"] - 1
         end = lax.while_loop(lambda c: c["row"] > 0, self._transposed_row, start)
         machine.constants_bar, machine.args_bar = end["constants_bar"], end["args_bar"]
         y_bar = end["y_bar"]
         if self._plan.shared:
-            y_bar = y_bar + machine.pullback(end["shared"]["map"], end["shared"]["bar"])
+            y_bar = y_bar + machine.pullback(end["shared"]["at"], end["shared"]["bar"])
         if self._plan.spec.dense:
             times = jnp.arange(self._ys_bar.shape[1])
             at_start = times < self._tape["started"]
@@ -73,7 +73,7 @@ class Reverse:
         values = {**self._constants, "t": t, "h": self._replay.step_size(row), "y": y}
         if self._plan.shared:
             last, shared = f"k{self._plan.spec.tableau.stages}", carry["shared"]
-            values |= {last: shared["k"], f"{last}_map": shared["map"]}
+            values |= {last: shared["at"].k, f"{last}_map": shared["at"]}
             values["k_next_bar"] = shared["bar"]
         if self._plan.spec.terms:
             seeds = {**self._seeds, "row": row.astype(machine.control)}
@@ -89,7 +89,7 @@ class Reverse:
         else:
             out = self._pull_back("adjoint", values, bars)
         if self._plan.shared:
-            new["shared"] = {"k": out["k1"], "map": out["k1_map"], "bar": out["k1_bar"]}
+            new["shared"] = {"at": out["k1_map"], "bar": out["k1_bar"]}
         return {**new, **{name: out[name] for name in ("y_bar", "constants_bar", "args_bar")}}
 
     def _pull_back(self, name: str, values: Carry, bars: Carry) -> Carry:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from ndereg.backends.jax.backsolve import Augmented, refuse_own_times
-from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted, conjugate
+from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
 from ndereg.backends.jax.inputs import Inputs, Rows, batchable
+from ndereg.backends.jax.linearization import conjugate
 from ndereg.backends.jax.loop import Capacity, Loop, time_of
 from ndereg.backends.jax.machine import Runners
 from ndereg.backends.jax.reverse import Reverse, time_cotangents
