@@ -56,7 +56,8 @@ def load_backend(name: str) -> Backend:
     ImportError
         If its framework is not installed.
     """
-    name = _ALIASES.get(name, name)
+    if name in _ALIASES:  # one instance under all its names, and so one cache of what it compiled
+        return load_backend(_ALIASES[name])
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
         backend: Backend = getattr(import_module(module), attribute)()

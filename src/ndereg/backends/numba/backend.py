@@ -253,7 +253,7 @@ class Run:
             )  # fmt: skip
 
         in_threads(chunk, layout.samples)
-        return y0_bar, [sum(parts) for parts in zip(*found, strict=True)]
+        return y0_bar, [np.asarray(sum(parts)) for parts in zip(*found, strict=True)]
 
     def _reverse_workspace(self) -> tuple[Any, Any]:
         module, layout = self.module, self.problem.layout

@@ -58,7 +58,7 @@ class ReferenceSolver:
                     )
                 machine = NumpyMachine(problem, vjp)
                 y0_bar = pull_back(self.runners, machine, tape, ys_bar, penalty_bar)
-                return y0_bar, machine.args_bar
+                return y0_bar, [np.asarray(bar) for bar in machine.args_bar]
 
         return result, pullback
 
