@@ -1,0 +1,1 @@
+"""What is JAX's own: transformations, closures, compilation, float32 time."""
