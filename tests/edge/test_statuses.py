@@ -33,13 +33,15 @@ def args(rate: Any = 0.0, blow: Any = 0.0, end: Any = NEVER) -> Any:
 
 TIMES = np.array([0.0, 0.25, 0.75, 1.5, 2.0])
 SPAN = (0.0, 2.0)
+METHOD: dict[str, Any] = {"method": "bosh3", "rtol": 1e-3, "atol": 1e-6}
+"""Few stages, and so little to compile, and few steps to a blow-up."""
 CONSTANT = {"method": "rk4", "controller": ndereg.ConstantStep(0.125)}
 
 
 def joint(bench: Bench, y0: Any = (1.0, 0.5), **options: Any) -> Any:
     """A solve with output times and a record, which does not raise."""
     values = {
-        "t_eval": TIMES, "record": True, "throw": False, "regularizer": None, **options
+        "t_eval": TIMES, "record": True, "throw": False, **METHOD, **options
     }  # fmt: skip
     span, given = values.pop("span", SPAN), values.pop("args", args())
     return bench.solve(growth, span, np.asarray(y0), given, **values)
@@ -66,7 +68,7 @@ def consistent(bench: Bench, sol: Any) -> None:
 def test_success(bench: Bench) -> None:
     sol = joint(bench, args=args(rate=-1.0))
     assert sol.status is Status.SUCCESS
-    assert np.allclose(bench.get(sol.ys)[:, 0], np.exp(-TIMES), rtol=1e-5)
+    assert np.allclose(bench.get(sol.ys)[:, 0], np.exp(-TIMES), rtol=1e-2)
     consistent(bench, sol)
 
 
@@ -102,7 +104,7 @@ def test_a_field_that_stops_being_finite(bench: Bench, options: Any) -> None:
     sol = joint(bench, args=args(rate=-1.0, end=1.0), **options)
     assert sol.status is Status.NON_FINITE
     assert reached(bench, sol) == [True, True, True, False, False]
-    assert np.allclose(bench.get(sol.ys)[:3, 0], np.exp(-TIMES[:3]), rtol=1e-4)
+    assert np.allclose(bench.get(sol.ys)[:3, 0], np.exp(-TIMES[:3]), rtol=1e-2)
     consistent(bench, sol)
 
 
@@ -114,9 +116,9 @@ def test_blow_up_in_finite_time(bench: Bench, direction: float) -> None:
     )
     assert sol.status in (Status.STEP_UNDERFLOW, Status.NON_FINITE)
     assert reached(bench, sol) == [True, True, True, False, False]
-    assert np.allclose(bench.get(sol.ys)[:3, 0], 1 / (1 - TIMES[:3]), rtol=1e-4)
+    assert np.allclose(bench.get(sol.ys)[:3, 0], 1 / (1 - TIMES[:3]), rtol=5e-2)
     last = float(bench.get(sol.steps.t)[-1])
-    assert abs(last - direction) < 1e-3
+    assert abs(last - direction) < 0.1
     assert np.sign(bench.get(sol.steps.h)).tolist() == [direction] * sol.stats.nsteps
     consistent(bench, sol)
 
@@ -195,7 +197,7 @@ def test_backwards_undoes_forward(bench: Bench) -> None:
         args=args(rate=-1.0),
     )  # fmt: skip
     assert back.status is Status.SUCCESS
-    assert np.allclose(bench.get(back.ys)[::-1], bench.get(there.ys), rtol=1e-5)
+    assert np.allclose(bench.get(back.ys)[::-1], bench.get(there.ys), rtol=1e-2)
 
 
 # Samples with steps of their own
@@ -213,7 +215,7 @@ STATUSES = [
 
 
 def samples(bench: Bench, y0: Any = SAMPLES, given: Any = MIXED, **options: Any) -> Any:
-    options = {"t_eval": TIMES, "throw": False, **options}
+    options = {"t_eval": TIMES, "throw": False, **METHOD, **options}
     return bench.solve(growth, SPAN, y0, given, batch="independent", **options)
 
 
@@ -229,7 +231,7 @@ def test_a_failing_sample_does_not_disturb_the_others(bench: Bench) -> None:
     assert all(Status(code) in expected for code, expected in zip(status, STATUSES, strict=True))
     ys = bench.get(sol.ys)
     assert np.isfinite(ys[GOOD]).all()
-    assert np.allclose(ys[1], SAMPLES[1] * np.exp(-TIMES)[:, None], rtol=1e-5)
+    assert np.allclose(ys[1], SAMPLES[1] * np.exp(-TIMES)[:, None], rtol=1e-2)
     # the one that blows up answers what it reached, the others only the start
     assert np.isfinite(ys[0, :3]).all()
     assert np.isnan(ys[0, 3:]).all()
@@ -268,7 +270,7 @@ def test_failing_samples_are_raised(bench: Bench) -> None:
 def test_samples_without_time_to_pass(bench: Bench) -> None:
     sol = bench.solve(
         growth, (1.0, 1.0), SAMPLES, MIXED, batch="independent", t_eval=np.ones((5, 2)),
-        throw=False,
+        throw=False, **METHOD,
     )  # fmt: skip
     assert bench.get(sol.status).tolist() == [Status.SUCCESS] * 5
     assert bench.get(sol.stats.nfev).tolist() == [0] * 5
@@ -279,7 +281,9 @@ def test_samples_without_time_to_pass(bench: Bench) -> None:
 @pytest.mark.parametrize("batch", ["joint", "independent"])
 def test_gradients_without_time_are_the_identity(bench: Bench, batch: str) -> None:
     y0, given = (np.array([[1.0, 0.5]]), args(rate=-1.0)) if batch == "joint" else only(GOOD)
-    sol, pullback = bench.vjp(growth, (1.0, 1.0), y0, given, t_eval=[1.0, 1.0], batch=batch)
+    sol, pullback = bench.vjp(
+        growth, (1.0, 1.0), y0, given, t_eval=[1.0, 1.0], batch=batch, **METHOD
+    )
     bar = np.arange(1.0, 1.0 + math.prod(sol.ys.shape)).reshape(sol.ys.shape)
     d_y0, d_args = pullback(bench.to(bar))
     axis = 0 if batch == "joint" else 1
@@ -293,7 +297,7 @@ def test_gradients_of_good_samples_beside_failing_ones(bench: Bench) -> None:
 
     def gradient(y0: Any, given: Any) -> Any:
         _, pullback = bench.vjp(
-            growth, SPAN, y0, given, batch="independent", throw=False, t_eval=TIMES
+            growth, SPAN, y0, given, batch="independent", throw=False, t_eval=TIMES, **METHOD
         )
         bar = np.linspace(0.5, 1.5, len(TIMES) * 2).reshape(1, -1, 2) * np.ones((len(y0), 1, 1))
         d_y0, d_args = pullback(bench.to(bar))
@@ -312,10 +316,16 @@ def test_gradients_of_what_a_failed_solve_reached(bench: Bench) -> None:
     """Alike on all backends: the adjoint of the steps that were accepted."""
     expected = 1 / (1 - TIMES[:3]) ** 2
     _, pullback = bench.vjp(
-        growth, SPAN, np.array([[1.0, 0.5]]), args(blow=1.0), t_eval=TIMES, throw=False
+        growth,
+        SPAN,
+        np.array([[1.0, 0.5]]),
+        args(blow=1.0),
+        t_eval=TIMES,
+        throw=False,
+        **METHOD,
     )
     d_y0, _ = pullback(bench.to(np.ones((len(TIMES), 1, 2))))
-    assert np.allclose(bench.get(d_y0)[0, 0], expected.sum(), rtol=1e-3)
+    assert np.allclose(bench.get(d_y0)[0, 0], expected.sum(), rtol=0.1)
 
 
 # Under transformations of JAX nothing can be raised
