@@ -2,8 +2,13 @@
 
 import os
 
-import matplotlib
-from hypothesis import HealthCheck, settings
+# The suite runs a process a core. Libraries that start threads of their own in each then wait for
+# one another most of the time; they read these variables when they are first imported.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import matplotlib  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 matplotlib.use("Agg")
 

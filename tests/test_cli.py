@@ -127,7 +127,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
 
 def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "ndereg", "train", "digits", "--epochs", "40", *SMALL]
+    command = [sys.executable, "-m", "ndereg", "train", "digits", "--epochs", "80", *SMALL]
     process = subprocess.Popen(
         [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -146,4 +146,4 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path):
     assert not list((out / "checkpoints").iterdir())
     lines = (out / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines]
-    assert epochs == list(range(1, 41))
+    assert epochs == list(range(1, 81))

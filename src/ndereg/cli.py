@@ -46,6 +46,9 @@ Schedule = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Of the model and the batches (default 0).")]
 Seeds = Annotated[int | None, typer.Option(help="Train this many seeds, from --seed upwards.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of matrix products on the CPU (default 1).")
+]
 Out = Annotated[Path | None, typer.Option(help="Output folder; new under runs/ by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what is in --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; the table only.")]
@@ -70,6 +73,7 @@ def compare(
     schedule: Schedule = None,
     seed: Seed = None,
     seeds: Seeds = None,
+    threads: Threads = None,
     out: Out = None,
     resume: Resume = False,
     quiet: Quiet = False,
@@ -101,6 +105,7 @@ def train(
     schedule: Schedule = None,
     seed: Seed = None,
     seeds: Seeds = None,
+    threads: Threads = None,
     out: Out = None,
     resume: Resume = False,
     quiet: Quiet = False,

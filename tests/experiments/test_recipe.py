@@ -32,6 +32,7 @@ def test_an_unknown_recipe_is_an_error_with_a_hint():
         ({"epochs": 0}, "epochs >= 1"),
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"batch_size": 5000}, "training set"),
+        ({"threads": 0}, "threads >= 1"),
         ({"hidden": 0}, "hidden >= 1"),
         ({"learning_rate": 0.0}, "learning_rate > 0"),
         ({"learning_rate": float("nan")}, "learning_rate > 0"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndereg.models.parameters import flatten, map_leaves, stream, unflatten
@@ -13,6 +13,7 @@ TREES = st.dictionaries(
 )
 
 
+@settings(max_examples=30)
 @given(TREES)
 def test_flattening_is_undone_by_unflattening(tree):
     assert unflatten(flatten(tree)) == tree

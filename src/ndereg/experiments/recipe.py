@@ -51,6 +51,10 @@ class Settings:
     schedule: str = "exponential"
     seeds: tuple[int, ...] = (0,)
     evaluate_every: int = 10
+    threads: int = 1
+    """Of the matrix products, with NumPy and with PyTorch on the CPU. The products of a small model
+    gain nothing from more, and on a busy machine threads that wait for one another were measured to
+    make a step 18 times slower."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regularizers", tuple(self.regularizers))
@@ -58,7 +62,7 @@ class Settings:
         object.__setattr__(self, "weights", dict(self.weights))
         if self.backend not in BACKENDS:
             raise ValueError(f"expected a backend among {_names(BACKENDS)}, got {self.backend!r}")
-        for name in ("epochs", "batch_size", "evaluate_every"):
+        for name in ("epochs", "batch_size", "evaluate_every", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, received {getattr(self, name)}")
         for name in ("learning_rate",):

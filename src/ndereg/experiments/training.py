@@ -7,6 +7,7 @@ and resumed ends where an uninterrupted one does, bit for bit on a CPU.
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -137,7 +138,7 @@ class Trainer:
             If ``interrupt`` was requested; the checkpoint is on disk.
         """
         self._resume()
-        saved = time.monotonic()
+        saved = -math.inf
         listener.started(self.run, self.steps, self.progress.step)
         while self.progress.step < self.steps:
             if interrupt.requested:

@@ -25,6 +25,7 @@ class Runner(base.Runner):
             raise ValueError(
                 f"device {self.settings.device!r} is not available to PyTorch: {error}"
             ) from error
+        torch.set_num_threads(self.settings.threads)
         self.flat = {
             name: self._tensor(value).requires_grad_() for name, value in flatten(params).items()
         }
