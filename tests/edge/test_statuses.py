@@ -177,10 +177,9 @@ def test_failures_are_raised(bench: Bench, given: Any, options: Any, status: Sta
 # No time to pass
 
 
-@pytest.mark.parametrize("times", [None, [1.0, 1.0]])
-def test_no_time_to_pass(bench: Bench, times: Any) -> None:
+def no_time_to_pass(bench: Bench, times: Any, **options: Any) -> None:
     for y0 in (np.array([1.0, -0.0]), np.array([1.0, NAN])):
-        sol = joint(bench, y0, span=(1.0, 1.0), t_eval=times, regularizer=ndereg.ErrorEstimate())
+        sol = joint(bench, y0, span=(1.0, 1.0), t_eval=times, **options)
         assert sol.status is Status.SUCCESS
         stats = sol.stats
         assert (stats.nfev, stats.nsteps, stats.naccept, stats.nreject) == (0, 0, 0, 0)
@@ -188,6 +187,15 @@ def test_no_time_to_pass(bench: Bench, times: Any) -> None:
         assert {len(column) for column in vars(sol.steps).values()} == {0}
         expected = y0 if times is None else np.stack([y0, y0])
         assert np.array_equal(bench.get(sol.ys), expected, equal_nan=True)
+
+
+def test_no_time_to_pass(bench: Bench) -> None:
+    no_time_to_pass(bench, [1.0, 1.0])
+
+
+def test_no_time_to_pass_for_a_penalty(eager: Bench) -> None:
+    for times in (None, [1.0, 1.0]):
+        no_time_to_pass(eager, times, regularizer=ndereg.ErrorEstimate())
 
 
 def test_backwards_undoes_forward(bench: Bench) -> None:
