@@ -336,6 +336,35 @@ def test_gradients_of_what_a_failed_solve_reached(bench: Bench) -> None:
     assert np.allclose(bench.get(d_y0)[0, 0], expected.sum(), rtol=0.1)
 
 
+def test_a_sample_that_cannot_begin_leaves_shared_args_alone(bench: Bench) -> None:
+    """The gradient of args that all samples share is that of the samples which can begin."""
+
+    def gradient(y0: Any) -> tuple[Any, Any]:
+        sol, pullback = bench.vjp(
+            growth, SPAN, y0, args(rate=-1.0), batch="independent", throw=False, **METHOD
+        )
+        d_y0, d_args = pullback(bench.to(np.ones(y0.shape)))
+        return bench.get(d_y0), bench.get(d_args)
+
+    _, shared = gradient(SAMPLES)
+    _, alone = gradient(SAMPLES[[0, 1, 3, 4]])
+    assert np.isfinite(alone[0])
+    assert np.allclose(shared[0], alone[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch", ["joint", "independent"])
+def test_gradients_where_the_field_is_not_finite_at_once(bench: Bench, batch: str) -> None:
+    """Only the output at the start was answered, and it is the state itself."""
+    sol, pullback = bench.vjp(
+        growth, SPAN, np.array([[1.0, 0.5]]), args(rate=NAN), t_eval=TIMES, throw=False,
+        batch=batch, **METHOD,
+    )  # fmt: skip
+    bar = np.ones(sol.ys.shape)
+    d_y0, d_args = pullback(bench.to(bar))
+    assert np.array_equal(bench.get(d_y0), [[1.0, 1.0]])
+    assert all(np.array_equal(leaf, np.zeros(leaf.shape)) for leaf in bench.get(d_args))
+
+
 # Under transformations of JAX nothing can be raised
 
 

@@ -6,9 +6,10 @@ instructions as a :class:`Machine`. Numba compiles the same programs to source i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ndereg.plan.lower import Plan
 from ndereg.plan.program import (
     Apply,
     Combine,
@@ -107,6 +108,26 @@ class Runner:
                         ),
                     )
         return {name: slots[slot] for name, slot in self.program.outputs}
+
+
+class Runners:
+    """The programs of a plan, ready to run, as attributes; ``make`` turns one into what runs it."""
+
+    def __init__(self, plan: Plan, make: Callable[[Program], Any] = Runner) -> None:
+        self.plan = plan
+        programs = plan.programs()
+        self._runners = {name: make(program) for name, program in programs.items()}
+        self._evaluations = {name: program.evaluations() for name, program in programs.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return vars(self)["_runners"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def evaluations(self, name: str) -> int:
+        """Evaluations of the field in one run of a program."""
+        return self._evaluations[name]
 
 
 def _prepare(instruction: Instruction, kinds: dict[Slot, Kind]) -> tuple[str, Slot, Any]:

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ndereg.backends.base import Result
-from ndereg.backends.host.machine import HostMachine
+from ndereg.backends.host.machine import HostMachine, is_joint
 from ndereg.backends.host.outputs import Emission, open_outputs
-from ndereg.backends.interpreter import Runner
+from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.control import MEMORY, MEMORY_START
-from ndereg.plan.lower import Plan
-from ndereg.plan.program import Program
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
 
 SPACING = 2.0**-52
 """Relative resolution of float64 time."""
-
-
-class Runners:
-    """The programs of a plan, ready to run; ``make`` turns one into what runs it."""
-
-    def __init__(self, plan: Plan, make: Callable[[Program], Any] = Runner) -> None:
-        self.plan = plan
-        programs = plan.programs()
-        vars(self).update({name: make(program) for name, program in programs.items()})
-        self._evaluations = {name: program.evaluations() for name, program in programs.items()}
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-
-    def evaluations(self, name: str) -> int:
-        """Evaluations of the field in one run of a program."""
-        return self._evaluations[name]
 
 
 @dataclass
@@ -108,6 +87,7 @@ class _Loop:
         self.outputs = open_outputs(runners, machine) if self.spec.dense else None
         self.recorded: list[tuple[Any, ...]] = []
         self.running = True
+        self.standing_in: Any = None
 
     def start(self) -> None:
         """First stage, first step size, output times at the start."""
@@ -134,7 +114,12 @@ class _Loop:
             self.h = scalar(size * self.direction)
         else:
             self.h = self.values["dt"]
-        self.running = machine.summary([self.status == float(Status.RUNNING)], [])[0][0]
+        running = self.status == float(Status.RUNNING)
+        flags, _ = machine.summary([running] if is_joint(machine) else [running, ~running], [])
+        self.running = flags[0]
+        if all(flags) and not is_joint(machine):
+            self.y = machine.stand_in(running, self.y)
+            self.standing_in = ~running
 
     def attempt(self) -> None:
         """One attempted step of every running sample."""
@@ -197,6 +182,12 @@ class _Loop:
         values = [self.t, h, *(math.nan if v is None else v for v in (error, stiffness))]
         self.recorded.append((*(machine.select(attempted, v, math.nan) for v in values), accept))
 
+    def _final(self) -> Any:
+        """The state that each sample reached; one that never began has its own again."""
+        if self.standing_in is None:
+            return self.y
+        return self.machine.select(self.standing_in, self.problem.y0, self.y)
+
     def finish(self) -> Result:
         machine = self.machine
         penalty = machine.scalars_of(None)
@@ -212,7 +203,7 @@ class _Loop:
             columns = list(zip(*self.recorded, strict=True)) or [()] * 5
             steps = tuple(machine.column(column) for column in columns)
         return Result(
-            ys=self.y if self.outputs is None else self.outputs.ys,
+            ys=self._final() if self.outputs is None else self.outputs.ys,
             penalty=machine.vector(penalty),
             nfev=machine.counter(self.nfev),
             nsteps=machine.counter(self.nsteps),

@@ -33,6 +33,14 @@ class HostMachine(Machine, Protocol):
     def select(self, flag: Any, yes: Any, no: Any) -> Any:
         """``yes`` where the control flag holds, else ``no``, for scalars and states alike."""
 
+    def stand_in(self, running: Any, y: Any) -> Any:
+        """Give samples that cannot begin the state of one that can.
+
+        They take steps of size zero with the others. Where that state is not finite, neither is
+        the field's Jacobian, and a zero cotangent pulled back through it would still spoil the
+        cotangents of what all samples share.
+        """
+
     def summary(self, flags: Sequence[Any], counts: Sequence[Any]) -> tuple[list[bool], list[int]]:
         """Whether any sample has each flag, and the largest of each count, in one host read."""
 

@@ -7,12 +7,10 @@ the new state itself, one equal to the start of the span is ``y0``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ndereg.backends.host.machine import HostMachine, is_joint
-
-if TYPE_CHECKING:
-    from ndereg.backends.host.loop import Runners
+from ndereg.backends.interpreter import Runners
 
 
 @dataclass

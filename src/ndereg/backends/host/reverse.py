@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ndereg.backends.host.loop import Row, Runners, Tape
+from ndereg.backends.host.loop import Row, Tape
 from ndereg.backends.host.machine import HostMachine, is_joint
+from ndereg.backends.interpreter import Runners
 
 
 def pull_back(

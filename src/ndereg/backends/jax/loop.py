@@ -13,7 +13,8 @@ from ndereg.backends.jax import clock
 from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
-from ndereg.backends.jax.machine import JaxMachine, Runners
+from ndereg.backends.interpreter import Runners
+from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.outputs import Outputs
 from ndereg.backends.jax.scalars import Scalars, States
 from ndereg.backends.jax.tape import Tape
@@ -110,8 +111,11 @@ class Loop:
             **self._reductions(),
         }
         first_stage = started.get("k1")
-        self.states = States(rows.y0, first_stage)
-        carry: Carry = {"states": self.states.pack(rows.y0, first_stage), "row": jnp.int32(0)}
+        y = rows.y0
+        if machine.samples > 1:
+            y = _stand_in(scalars["status"] == RUNNING, y)
+        self.states = States(y, first_stage)
+        carry: Carry = {"states": self.states.pack(y, first_stage), "row": jnp.int32(0)}
         if self.outputs is not None:
             carry["outputs"] = self.outputs.start(rows.y0)
         if self.tape is not None:
@@ -199,7 +203,7 @@ class Loop:
             penalty = runners.finish(machine, {**self.values, **carry})["penalty"]
         nfev = carry["attempts"].astype(jnp.int32) * runners.evaluations("step")
         nfev = nfev + jnp.where(self.values["span"] == 0, 0, runners.evaluations(self.first))
-        ys = carry["y"]
+        ys = jnp.where(carry["naccept"] > 0, carry["y"], rows.y0)
         if self.outputs is not None:
             ys = carry["outputs"]["ys"]
             nfev = nfev + carry["outputs"]["dense"] * runners.evaluations("dense")
@@ -218,6 +222,15 @@ class Loop:
 def time_of(scalars: Carry) -> Time:
     """The time among the scalars of the loop."""
     return tuple(scalars[name] for name in ("t0", "t1") if name in scalars)
+
+
+def _stand_in(running: Any, y: Any) -> Any:
+    """Give samples that cannot begin the state of one that can.
+
+    They take steps of size zero with the others, and a Jacobian that is not finite would spoil the
+    cotangents of what all samples share even when multiplied by zero.
+    """
+    return jnp.where(running, y, y[jnp.argmax(running[:, 0])])
 
 
 def _put(buffer: Any, column: Any, index: Any) -> Any:

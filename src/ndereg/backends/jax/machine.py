@@ -8,10 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ndereg.backends.interpreter import Runner, Terms
+from ndereg.backends.interpreter import Terms
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.field import LaneField
-from ndereg.plan.lower import Plan
 
 SUM_LANES = 64
 """Partial sums of a mean: a chain of dependent additions would leave the vector units idle, and
@@ -126,21 +125,3 @@ class JaxMachine:
     def zeros(self) -> Any:
         """A zero state."""
         return jnp.zeros((self.samples, self.entries), self.dtype)
-
-
-class Runners:
-    """The programs of a plan, ready to run."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._runners = {name: Runner(program) for name, program in plan.programs().items()}
-
-    def __getattr__(self, name: str) -> Runner:
-        try:
-            return self._runners[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def evaluations(self, name: str) -> int:
-        """Evaluations of the field in one run of a program."""
-        return self._runners[name].program.evaluations()

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ndereg.backends.jax import clock
-from ndereg.backends.jax.machine import JaxMachine, Runners
+from ndereg.backends.interpreter import Runners
+from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.scalars import packed
 from ndereg.backends.jax.tape import put_row, row_at, slot_of
 

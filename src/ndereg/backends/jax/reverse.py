@@ -10,7 +10,8 @@ from jax import lax
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
-from ndereg.backends.jax.machine import JaxMachine, Runners
+from ndereg.backends.interpreter import Runners
+from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.outputs import column_at
 from ndereg.backends.jax.replay import Replay
 
@@ -60,12 +61,23 @@ class Reverse:
         machine.constants_bar, machine.args_bar = end["constants_bar"], end["args_bar"]
         y_bar = end["y_bar"]
         if self._plan.shared:
-            y_bar = y_bar + machine.pullback(end["shared"]["at"], end["shared"]["bar"])
+            y_bar = y_bar + self._last_shared(end["shared"])
         if self._plan.spec.dense:
             times = jnp.arange(self._ys_bar.shape[1])
             at_start = times < self._tape["started"]
             y_bar = y_bar + jnp.sum(jnp.where(at_start[:, :, None], self._ys_bar, 0), axis=1)
         return y_bar, machine.constants_bar, machine.args_bar
+
+    def _last_shared(self, shared: Carry) -> Any:
+        """Pull the first stage of the solve back; without a row there is none, nor a Jacobian."""
+        machine, before = self._machine, (self._machine.constants_bar, self._machine.args_bar)
+        y_bar = machine.pullback(shared["at"], shared["bar"])
+        stepped = self._tape["rows"] > 0
+        machine.constants_bar, machine.args_bar = (
+            [jnp.where(stepped, new, old) for new, old in zip(*bars, strict=True)]
+            for bars in zip((machine.constants_bar, machine.args_bar), before, strict=True)
+        )
+        return jnp.where(stepped, y_bar, 0)
 
     def _transposed_row(self, carry: Carry) -> Carry:
         machine, row = self._machine, carry["row"] - 1

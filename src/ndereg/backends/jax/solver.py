@@ -16,7 +16,7 @@ from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
 from ndereg.backends.jax.inputs import Inputs, Rows, batchable
 from ndereg.backends.jax.linearization import conjugate
 from ndereg.backends.jax.loop import Capacity, Loop, time_of
-from ndereg.backends.jax.machine import Runners
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.reverse import Reverse, time_cotangents
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 

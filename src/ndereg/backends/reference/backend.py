@@ -9,8 +9,9 @@ import numpy as np
 
 from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.backsolve import backsolve
-from ndereg.backends.host.loop import Runners, Tape, integrate
+from ndereg.backends.host.loop import Tape, integrate
 from ndereg.backends.host.reverse import pull_back
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.numpy_arrays import NumpyArrays
 from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import field_pullback

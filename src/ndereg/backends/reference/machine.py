@@ -98,6 +98,9 @@ class NumpyMachine(ArrayMachine):
             return yes if flag else no
         return np.where(flag, yes, no)
 
+    def stand_in(self, running: Any, y: Any) -> Any:
+        return np.where(running, y, y[np.argmax(running)])
+
     def summary(self, flags: Sequence[Any], counts: Sequence[Any]) -> tuple[list[bool], list[int]]:
         return [bool(np.any(flag)) for flag in flags], [int(np.max(count)) for count in counts]
 

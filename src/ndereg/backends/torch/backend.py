@@ -12,7 +12,8 @@ import torch
 from torch.autograd import forward_ad
 
 from ndereg.backends.base import Problem, Result
-from ndereg.backends.host.loop import Runners, Tape, integrate
+from ndereg.backends.host.loop import Tape, integrate
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.torch.emit import EmittedProgram
 from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.history import Recording, SolveFunction

@@ -10,8 +10,9 @@ import torch
 
 from ndereg.backends.base import Backend, Problem, Result
 from ndereg.backends.host.backsolve import backsolve
-from ndereg.backends.host.loop import Runners, Tape
+from ndereg.backends.host.loop import Tape
 from ndereg.backends.host.reverse import pull_back
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.machine import TorchMachine
 from ndereg.plan.lower import Plan

@@ -114,6 +114,10 @@ class TorchMachine:
             return yes if flag else no
         return torch.where(flag, self.lift(yes), self.lift(no))
 
+    def stand_in(self, running: Any, y: Any) -> Any:
+        """Samples that cannot begin take the state of the first that can."""
+        return torch.where(running, y, y[torch.argmax(running[:, 0].int())])
+
     def summary(self, flags: Sequence[Any], counts: Sequence[Any]) -> tuple[list[bool], list[int]]:
         """Whether any sample has each flag, and the largest of each count."""
         if self.joint:
