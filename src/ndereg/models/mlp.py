@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from numpy.typing import DTypeLike
+from typing import Any, ClassVar, Literal
 
 from ndereg import ops
-from ndereg.models.parameters import Parameters, fan_in_uniform
+from ndereg.models.activations import ACTIVATIONS, activate, check_activation
+from ndereg.models.layer import Initial, Layer
+from ndereg.models.parameters import Parameters
+from ndereg.models.validation import choice, sizes
 
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "softplus", "silu", "gelu", "elu")
+__all__ = ["ACTIVATIONS", "MLP", "TIMES", "Time"]
+
+Time = Literal["none", "concatenated", "scaled_shifted"]
+TIMES: tuple[Time, ...] = ("none", "concatenated", "scaled_shifted")
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(Layer):
     """Layers ``y -> activation(y W + t w + b)``, the same on every backend.
 
     The object is only a description. It is called as a field, ``model(t, y, params)``, on the
@@ -29,9 +33,11 @@ class MLP:
         After every layer but the last.
     output_activation : str, optional
         After the last layer; ``None`` leaves it affine.
-    time : {"none", "concatenated"}
+    time : {"none", "concatenated", "scaled_shifted"}
         ``"concatenated"`` appends ``t`` to the input of every layer, as the papers do. The weights
         of that extra input are an array of their own, which saves forming the longer input.
+        ``"scaled_shifted"`` is the ConcatSquash layer of FFJORD (Grathwohl et al., ICLR 2019),
+        ``(y W + b) sigmoid(t gate + gate_bias) + t time``.
 
     Examples
     --------
@@ -44,75 +50,53 @@ class MLP:
     (3, 2)
     """
 
+    type: ClassVar[str] = "mlp"
+
     widths: tuple[int, ...]
     activation: str = "tanh"
     output_activation: str | None = None
-    time: Literal["none", "concatenated"] = "concatenated"
+    time: Time = "concatenated"
 
     def __post_init__(self) -> None:
-        widths = tuple(self.widths)
-        if len(widths) < 2 or any(isinstance(w, bool) or w < 1 for w in widths):
-            raise ValueError(
-                f"expected two or more positive widths, received {self.widths!r}; "
-                "try (inputs, hidden, outputs)"
-            )
+        widths = sizes("widths", self.widths, fewest=2, example="(inputs, hidden, outputs)")
         object.__setattr__(self, "widths", widths)
-        for name in (self.activation, self.output_activation):
-            if name is not None and name not in ACTIVATIONS:
-                raise ValueError(
-                    f"expected an activation among {', '.join(ACTIVATIONS)}, received {name!r}"
-                )
-        if self.time not in ("none", "concatenated"):
-            raise ValueError(f"expected time 'none' or 'concatenated', received {self.time!r}")
+        check_activation("activation", self.activation)
+        if self.output_activation is not None:
+            check_activation("output_activation", self.output_activation)
+        choice("time", self.time, TIMES)
 
-    def init(self, seed: int, dtype: DTypeLike = "float32", scope: str = "field") -> Parameters:
-        """Draw initial parameters, all of a layer uniform in ``±1 / sqrt(fan_in)``.
+    def initial(self) -> dict[str, Any]:
+        """Return uniform ``±1 / sqrt(fan_in)`` for all arrays of a layer.
 
-        This is how ``torch.nn.Linear`` starts, with the appended time counted as an input.
-
-        Parameters
-        ----------
-        seed : int
-            The same seed gives the same numbers on every machine and backend.
-        dtype : dtype
-            Of every array.
-        scope : str
-            Distinguishes several networks drawn from one seed.
+        This is how ``torch.nn.Linear`` starts, with the appended time counted as an input; gates
+        and shifts by time start as linear layers with one input, as in FFJORD.
         """
-        with_time = self.time == "concatenated"
-        params: Parameters = {}
-        for index, (size, width) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
-            shapes = {"weight": (size, width), "bias": (width,)}
-            if with_time:
-                shapes["time"] = (width,)
-            params[str(index)] = {
-                name: fan_in_uniform(
-                    seed, f"{scope}.{index}.{name}", shape, size + with_time, dtype
-                )
-                for name, shape in shapes.items()
+        fan_time = 1 if self.time == "concatenated" else 0
+        groups: dict[str, Any] = {}
+        for index, (fan, width) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
+            group = {
+                "weight": Initial((fan, width), fan + fan_time),
+                "bias": Initial((width,), fan + fan_time),
             }
-        return params
+            if self.time == "concatenated":
+                group["time"] = Initial((width,), fan + fan_time)
+            elif self.time == "scaled_shifted":
+                group |= {name: Initial((width,), 1) for name in ("gate", "gate_bias", "time")}
+            groups[str(index)] = group
+        return groups
 
-    def __call__(self, t: Any, y: Any, args: Parameters) -> Any:
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
         """Evaluate at time ``t`` on ``y`` of shape ``(..., widths[0])``."""
         last = len(self.widths) - 2
         for index in range(last + 1):
-            layer = args[str(index)]
-            shift = layer["bias"]
-            if self.time == "concatenated":
-                shift = t * layer["time"] + shift
-            y = y @ layer["weight"] + shift
-            activation = self.output_activation if index == last else self.activation
-            if activation is not None:
-                y = getattr(ops, activation)(y)
+            layer = params[str(index)]
+            if self.time == "scaled_shifted":
+                gate = ops.sigmoid(t * layer["gate"] + layer["gate_bias"])
+                y = (y @ layer["weight"] + layer["bias"]) * gate + t * layer["time"]
+            else:
+                shift = layer["bias"]
+                if self.time == "concatenated":
+                    shift = t * layer["time"] + shift
+                y = y @ layer["weight"] + shift
+            y = activate(self.output_activation if index == last else self.activation, y)
         return y
-
-    def describe(self) -> dict[str, Any]:
-        """Return the description as JSON-ready data."""
-        return {
-            "type": "mlp",
-            "widths": list(self.widths),
-            "activation": self.activation,
-            "output_activation": self.output_activation,
-            "time": self.time,
-        }
