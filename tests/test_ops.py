@@ -53,6 +53,29 @@ FUNCTIONS = {
         lambda x, y: ops.concat([x, y], axis=1) + ops.stack([x, y], axis=1).reshape(2, 6),
         (X, OTHER),
     ),
+    "conv": (
+        lambda x, w: ops.conv(x, w) + ops.sum(ops.conv(x, w, stride=(2, 1), padding=(2, 1))),
+        (np.sin(np.arange(2 * 3 * 5 * 4.0)).reshape(2, 3, 5, 4), OTHER.reshape(1, 3, 2, 1)),
+    ),
+    "conv in one dimension": (
+        lambda x, w: ops.conv(x, w, padding=1) - ops.mean(ops.conv(x, w, stride=2)),
+        (np.sin(np.arange(2 * 2 * 6.0)).reshape(2, 2, 6), np.cos(np.arange(12.0)).reshape(2, 2, 3)),
+    ),
+    "normalizations": (
+        lambda x, y: (
+            ops.group_norm(x[:, None], 1, y[0, :1], y[1, :1])[:, 0]
+            + ops.layer_norm(x, y[0], y[1])
+            + ops.layer_norm(x, axes=2, epsilon=0.1)
+        ),
+        (OTHER, UNIT),
+    ),
+    "scan": (
+        lambda x, y: (
+            ops.scan(lambda c, r: ops.tanh(c * r + y[0]), y[1], x, reverse=True)
+            + ops.scan(lambda c, r: c * r, y[1], x)
+        ),
+        (OTHER, UNIT),
+    ),
     "like": (lambda x: x * ops.ones_like(x) + ops.zeros_like(x), (X,)),
 }
 
@@ -112,9 +135,36 @@ def test_every_function_is_tested():
         *("minimum", "maximum", "atan2", "hypot", "logaddexp", "where", "clip", "matmul", "sum"),
         *("mean", "max", "min", "prod", "softmax", "logsumexp", "reshape", "expand_dims"),
         *("squeeze", "permute_dims", "matrix_transpose", "broadcast_to", "concat", "stack"),
-        *("ones_like", "zeros_like", "imag"),
+        *("ones_like", "zeros_like", "imag", "conv", "group_norm", "layer_norm", "scan"),
     }
     assert tested == set(ops.__all__)
+
+
+def test_convolutions_are_those_of_pytorch():
+    x, w = np.sin(np.arange(180.0)).reshape(2, 3, 6, 5), np.cos(np.arange(72.0)).reshape(2, 3, 4, 3)
+    for stride, padding in [(1, 0), (2, 1), ((1, 3), (0, 2))]:
+        expected = torch.conv2d(torch.tensor(x), torch.tensor(w), stride=stride, padding=padding)
+        result = ops.conv(x, w, stride=stride, padding=padding)
+        np.testing.assert_allclose(result, expected.numpy(), rtol=1e-12, atol=1e-13)
+
+
+def test_normalizations_are_those_of_pytorch():
+    x, y = np.sin(np.arange(96.0)).reshape(2, 4, 3, 4), np.linspace(-1, 2, 4)
+    given = torch.tensor(x), torch.tensor(y)
+    expected = torch.nn.functional.group_norm(given[0], 2, given[1], given[1], 1e-3)
+    result = ops.group_norm(x, 2, y, y, epsilon=1e-3)
+    np.testing.assert_allclose(result, expected.numpy(), rtol=1e-12)
+    expected = torch.nn.functional.layer_norm(given[0], (4,), given[1], given[1])
+    np.testing.assert_allclose(ops.layer_norm(x, y, y), expected.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "padding"),
+    [((2, 3, 4), (2, 2, 3), 0), ((3, 4), (1, 3, 4), 0), ((2, 3, 2), (2, 3, 5), 1)],
+)
+def test_convolutions_that_do_not_fit_are_refused(x, weight, padding):
+    with pytest.raises(ValueError, match=r"expected .* received"):
+        ops.conv(np.ones(x), np.ones(weight), padding=padding)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -56,3 +56,14 @@ def is_compiled(field: Callable[..., Any]) -> bool:
     """
     function = field.function if isinstance(field, Field) else field
     return type(function).__module__.partition(".")[0] == "numba"
+
+
+def resolve(field: Callable[..., Any], args: Any) -> tuple[Callable[..., Any], Any]:
+    """Return the field and the args to solve with.
+
+    An object whose class has a method ``__ndereg_field__(args) -> (field, args)`` stands for
+    another field: a model with its weights, for what it is without them. Nothing that depends on
+    the weights is then compiled in.
+    """
+    stands_for = getattr(type(field), "__ndereg_field__", None)
+    return (field, args) if stands_for is None else stands_for(field, args)

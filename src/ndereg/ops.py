@@ -14,21 +14,23 @@ No framework is imported here; an array brings its own.
 
 from __future__ import annotations
 
+import builtins
 import importlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from array_api_compat import array_namespace, is_jax_array, is_numpy_array
+from array_api_compat import array_namespace, is_jax_array, is_numpy_array, is_torch_array
 
 __all__ = [
     *("abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "broadcast_to", "clip"),
-    *("concat", "conj", "cos", "cosh", "elu", "erf", "exp", "expand_dims", "expm1", "gelu"),
-    *("hypot", "imag", "lipswish", "log", "log1p", "logaddexp", "logsumexp", "matmul"),
-    *("matrix_transpose", "max", "maximum", "mean", "min", "minimum", "ones_like", "permute_dims"),
-    *("prod", "real", "relu", "reshape", "sigmoid", "sign", "silu", "sin", "sinh", "softmax"),
-    *("softplus", "sqrt", "square", "squeeze", "stack", "sum", "tan", "tanh", "where"),
-    "zeros_like",
+    *("concat", "conj", "conv", "cos", "cosh", "elu", "erf", "exp", "expand_dims", "expm1", "gelu"),
+    *("group_norm", "hypot", "imag", "layer_norm", "lipswish", "log", "log1p", "logaddexp"),
+    *("logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "min", "minimum"),
+    *("ones_like", "permute_dims", "prod", "real", "relu", "reshape", "scan", "sigmoid", "sign"),
+    *("silu", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "squeeze", "stack", "sum"),
+    *("tan", "tanh", "where", "zeros_like"),
 ]
 
 Array = Any
@@ -308,3 +310,184 @@ def softmax(x: Array, /, *, axis: int = -1) -> Array:
     """Exponentials along an axis, scaled to sum to 1."""
     weights = exp(x - max(x, axis=axis, keepdims=True))
     return weights / sum(weights, axis=axis, keepdims=True)
+
+
+# Convolutions, normalizations, recurrences
+
+
+def conv(
+    x: Array,
+    weight: Array,
+    /,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+) -> Array:
+    """Cross-correlate with kernels over the last axes, what networks call a convolution.
+
+    PyTorch and JAX compute it themselves; elsewhere it is one product of matrices.
+
+    Parameters
+    ----------
+    x : array, shape (N, channels, *lengths)
+        With one or two lengths.
+    weight : array, shape (outputs, channels, *kernel)
+    stride, padding : int, or one a length
+        Distance between the places of the kernel; zeros put at both ends.
+
+    Returns
+    -------
+    array, shape (N, outputs, *places)
+        With ``places = (length + 2 padding - kernel) // stride + 1``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv(np.arange(4.0).reshape(1, 1, 4), np.ones((1, 1, 3)), padding=1)
+    array([[[1., 3., 6., 5.]]])
+    """
+    count = len(x.shape) - 2
+    if count not in (1, 2) or len(weight.shape) != count + 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            "expected x (N, channels, *lengths) and weight (outputs, channels, *kernel) with one "
+            f"or two lengths, received shapes {tuple(x.shape)} and {tuple(weight.shape)}; try "
+            "expand_dims for an axis that is absent"
+        )
+    strides = (stride,) * count if isinstance(stride, int) else tuple(stride)
+    pads = (padding,) * count if isinstance(padding, int) else tuple(padding)
+    if is_torch_array(x):
+        convolve = getattr(importlib.import_module("torch"), f"conv{count}d")
+        return convolve(x, weight, stride=strides, padding=pads)
+    if is_jax_array(x):
+        convolve = importlib.import_module("jax.lax").conv_general_dilated
+        return convolve(x, weight, strides, [(pad, pad) for pad in pads])
+    return _conv_by_matmul(x, weight, strides, pads)
+
+
+def _conv_by_matmul(
+    x: Array, weight: Array, strides: tuple[int, ...], pads: tuple[int, ...]
+) -> Array:
+    """Lay the shifted images side by side; the kernels are then rows of a matrix."""
+    outputs, channels, *kernel = weight.shape
+    for axis, pad in enumerate(pads, start=2):
+        if pad:
+            shape = (*x.shape[:axis], pad, *x.shape[axis + 1 :])
+            zeros = broadcast_to(zeros_like(x[(0,) * len(x.shape)]), shape)
+            x = concat([zeros, x, zeros], axis=axis)
+    lengths = x.shape[2:]
+    places = tuple(
+        (length - size) // step + 1
+        for length, size, step in zip(lengths, kernel, strides, strict=True)
+    )
+    if builtins.min(places) < 1:
+        raise ValueError(
+            f"expected padded lengths of at least the kernel's, {tuple(kernel)}, received "
+            f"{tuple(lengths)}; try a larger padding"
+        )
+    # the channels first: what is copied below is then copied in runs along the last axis
+    x = permute_dims(x, (1, 0, *range(2, 2 + len(kernel))))
+    shifted = []
+    for offset in itertools.product(*map(range, kernel)):
+        window = (
+            slice(start, start + step * (count - 1) + 1, step)
+            for start, step, count in zip(offset, strides, places, strict=True)
+        )
+        shifted.append(x[(slice(None), slice(None), *window)])
+    samples = x.shape[1]
+    columns = reshape(stack(shifted, axis=1), (channels * math.prod(kernel), -1))
+    product = reshape(weight, (outputs, -1)) @ columns
+    product = reshape(product, (outputs, samples, *places))
+    return permute_dims(product, (1, 0, *range(2, 2 + len(kernel))))
+
+
+def group_norm(
+    x: Array, groups: int, weight: Any = None, bias: Any = None, /, *, epsilon: float = 1e-5
+) -> Array:
+    """Normalize groups of channels to mean 0 and variance 1 (Wu and He, ECCV 2018).
+
+    Parameters
+    ----------
+    x : array, shape (N, channels, *lengths)
+    groups : int
+        A divisor of ``channels``.
+    weight, bias : array, shape (channels,), optional
+        Scale and shift afterwards.
+    epsilon : float
+        Added to the variance.
+    """
+    shape = tuple(x.shape)
+    parts = reshape(x, (shape[0], groups, math.prod(shape[1:]) // groups))
+    normal = reshape(_normal(parts, -1, epsilon), shape)
+    return _scaled(normal, weight, bias, (shape[1], *(1,) * (len(shape) - 2)))
+
+
+def layer_norm(
+    x: Array, weight: Any = None, bias: Any = None, /, *, axes: int = 1, epsilon: float = 1e-5
+) -> Array:
+    """Normalize the last ``axes`` axes to mean 0 and variance 1 (Ba et al. 2016).
+
+    Parameters
+    ----------
+    x : array
+    weight, bias : array, optional
+        Scale and shift afterwards, in the shape of the last ``axes`` axes.
+    axes : int
+    epsilon : float
+        Added to the variance.
+    """
+    last = tuple(range(-axes, 0))
+    return _scaled(_normal(x, last, epsilon), weight, bias, tuple(x.shape[len(x.shape) - axes :]))
+
+
+def _normal(x: Array, axis: int | tuple[int, ...], epsilon: float) -> Array:
+    centred = x - mean(x, axis=axis, keepdims=True)
+    return centred / sqrt(mean(centred * centred, axis=axis, keepdims=True) + epsilon)
+
+
+def _scaled(x: Array, weight: Any, bias: Any, shape: tuple[int, ...]) -> Array:
+    if weight is not None:
+        x = x * reshape(weight, shape)
+    return x if bias is None else x + reshape(bias, shape)
+
+
+def scan(
+    step: Callable[[Any, Array], Any], carry: Any, xs: Array, /, *, reverse: bool = False
+) -> Any:
+    """Fold ``carry = step(carry, x)`` over the first axis of ``xs``.
+
+    JAX runs it as ``lax.scan``, whose size does not grow with the length; elsewhere it is a loop,
+    unrolled where it is traced.
+
+    Parameters
+    ----------
+    step : callable
+    carry : array
+        Its shape and dtype do not change.
+    xs : array
+        One entry of the first axis a step.
+    reverse : bool
+        From the last entry to the first.
+
+    Returns
+    -------
+    array
+        The last ``carry``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scan(lambda carry, x: 2 * carry + x, np.array(0.0), np.array([1.0, 2.0, 3.0]))
+    np.float64(11.0)
+    """
+    if is_jax_array(xs) or is_jax_array(carry):
+        fold = importlib.import_module("jax.lax").scan
+        return fold(lambda c, x: (step(c, x), None), carry, xs, reverse=reverse)[0]
+    order = range(xs.shape[0])
+    for i in reversed(order) if reverse else order:
+        carry = step(carry, xs[i])
+    return carry

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ndereg.backends.base import Array, Backend, Layout, Problem
+from ndereg.backends.base import Array, Backend, Layout, Problem, layout_of
 from ndereg.backends.bound import BoundField
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
-from ndereg.field import is_compiled
-from ndereg.plan.lower import lower
+from ndereg.field import is_compiled, resolve
+from ndereg.plan.lower import Plan, lower
 from ndereg.spec.adjoint import resolve_adjoint
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
 from ndereg.spec.regularizer import Regularizer, Term
@@ -31,6 +32,7 @@ SMALLEST_ATOL = 1e-37
 """Added floor of ``atol``: the error scale of a component that is exactly zero stays positive,
 also in float32, when a user asks for a purely relative tolerance."""
 
+_INTEGRAL = PIDController()
 _DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
@@ -65,6 +67,7 @@ def prepare(
             f"expected a callable field f(t, y, args), received {type(field).__name__}; try a "
             "function, or a module where the face is PyTorch's"
         )
+    field, args = resolve(field, args)
     chosen = resolve_method(method)
     control = _controller(controller, chosen)
     terms = _terms(regularizer)
@@ -84,19 +87,13 @@ def prepare(
     leaves, args_structure = _args(backend, args, layout.real_dtype)
     if is_compiled(field) or getattr(field, "in_place", False):
         _refuse_compiled(backend, layout.structure, args_structure)
-    spec = Spec(
-        tableau=chosen,
-        adaptive=control.adaptive,
-        terms=tuple(terms),
-        adjoint=resolve_adjoint(adjoint),
-        batch=batch,
-        dense=times is not None,
-        record=bool(record),
-    )
-    refuse_unserved(spec)
+    plan = _plan(
+        chosen, control.adaptive, tuple(terms), resolve_adjoint(adjoint), batch,
+        times is not None, bool(record),
+    )  # fmt: skip
     return Problem(
-        spec=spec,
-        plan=lower(spec),
+        spec=plan.spec,
+        plan=plan,
         field=field,
         call=BoundField(backend, field, layout, args_structure),
         layout=layout,
@@ -115,6 +112,14 @@ def prepare(
         weights=tuple(terms.values()),
         given_times=(*given_span, t_eval),
     )
+
+
+@lru_cache(maxsize=1024)
+def _plan(*fixed: Any) -> Plan:
+    """The plan of what is fixed at compile time; equal ones are made and checked once."""
+    spec = Spec(*fixed)
+    refuse_unserved(spec)
+    return lower(spec)
 
 
 def resolve_method(method: str | Tableau) -> Tableau:
@@ -168,13 +173,8 @@ def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
             )
         samples = int(axes[0])  # type: ignore[arg-type]
     dtypes = tuple(backend.dtype(leaf) for leaf in leaves)
-    layout = Layout(
-        structure=structure,
-        shapes=tuple(tuple(int(length) for length in leaf.shape) for leaf in leaves),
-        dtypes=dtypes,
-        dtype=str(np.result_type(*dtypes)),
-        batch=samples,
-    )
+    shapes = tuple(tuple(map(int, leaf.shape)) for leaf in leaves)
+    layout = layout_of(structure, shapes, dtypes, samples)
     return layout, layout.flatten(backend, leaves)
 
 
@@ -334,7 +334,7 @@ def _tolerances(backend: Backend, rtol: Any, atol: Any, measured: bool) -> tuple
 
 def _controller(controller: Any, method: Tableau) -> Controller:
     if controller is None:
-        return PIDController()
+        return _INTEGRAL
     if isinstance(controller, str):
         return lookup_controller(controller)
     if isinstance(controller, (PIDController, ConstantStep)):

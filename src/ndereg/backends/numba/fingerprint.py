@@ -7,6 +7,7 @@ where that cannot be told, the field is traced anew.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable
@@ -50,7 +51,15 @@ def _mark(value: Any, depth: int) -> Any:
         return tuple(_mark(part, depth + 1) for part in (value.func, value.args, value.keywords))
     if isinstance(value, types.FunctionType):
         return _function(value, depth)
+    if _is_record(value) and _of_library(value):
+        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
+        return (type(value), *(_mark(part, depth + 1) for part in parts))
     raise _Unknown
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value is a frozen dataclass: a function of its fields, like a portable layer."""
+    return dataclasses.is_dataclass(value) and value.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
 def _of_library(value: Any) -> bool:
