@@ -22,6 +22,8 @@ from ndereg.spec.status import SolveError, Status
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import flatten
 
+_SUCCESS = int(Status.SUCCESS)
+
 
 class Face:
     """``solve`` and ``solve_vjp`` on one backend."""
@@ -262,27 +264,21 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
     if throw and status is None:
         result = backend.mark_failures(result)
     elif throw:
-        _raise_failures(np.asarray(status), joint)
+        _raise_failures(status, joint)
     steps = None
     if result.steps is not None:
         steps = Steps(*(column[:, 0] if joint else column for column in result.steps))
-    counts = {
-        "nfev": result.nfev,
-        "nsteps": result.nsteps,
-        "naccept": result.naccept,
-        "nreject": result.nsteps - result.naccept,
-    }
+    counts = [result.nfev, result.nsteps, result.naccept]
+    code = result.status
     if joint:
-        counts = {name: _integer(backend, value[0]) for name, value in counts.items()}
-    code = one(result.status)
-    if joint and status is not None:
-        code = Status(int(np.asarray(status)[0]))
+        counts = [_integer(backend, value[0]) for value in counts]
+        code = Status(int(status[0])) if status is not None else code[0]
     ts = problem.t1 if problem.t_eval is None else problem.t_eval
     return Solution(
         ts=backend.times(ts, result.ys),
         ys=layout.structure.unflatten(layout.unflatten(backend, result.ys, times)),
         penalty=one(result.penalty),
-        stats=Stats(**counts),
+        stats=Stats(*counts, nreject=counts[1] - counts[2]),
         status=code,
         steps=steps,
     )
@@ -294,8 +290,9 @@ def _integer(backend: Backend, value: Any) -> Any:
 
 
 def _raise_failures(status: Any, joint: bool) -> None:
-    failed = np.flatnonzero(status != Status.SUCCESS)
-    if failed.size:
+    succeeded = status == _SUCCESS
+    if not succeeded.all():
+        failed = np.flatnonzero(~succeeded)
         detail = ""
         if not joint:
             detail = f" ({failed.size} of {status.size} samples failed, the first is {failed[0]})"

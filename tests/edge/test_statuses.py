@@ -340,7 +340,7 @@ def test_a_sample_that_cannot_begin_leaves_shared_args_alone(bench: Bench) -> No
     """The gradient of args that all samples share is that of the samples which can begin."""
 
     def gradient(y0: Any) -> tuple[Any, Any]:
-        sol, pullback = bench.vjp(
+        _, pullback = bench.vjp(
             growth, SPAN, y0, args(rate=-1.0), batch="independent", throw=False, **METHOD
         )
         d_y0, d_args = pullback(bench.to(np.ones(y0.shape)))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
+
+import numpy as np
 
 from ndereg.plan.lower import Plan
 from ndereg.spec.spec import Spec
@@ -93,18 +96,25 @@ class Layout:
     dtype: str
     batch: int | None
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.structure, self.shapes, self.dtypes, self.dtype, self.batch))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     @property
     def samples(self) -> int:
         """Rows of the flat state."""
         return 1 if self.batch is None else self.batch
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Entries of each leaf in one row."""
         skip = 0 if self.batch is None else 1
         return tuple(_product(shape[skip:]) for shape in self.shapes)
 
-    @property
+    @cached_property
     def entries(self) -> int:
         """Columns of the flat state."""
         return sum(self.sizes)
@@ -114,7 +124,7 @@ class Layout:
         """The dtype of moduli and of the time that the field sees."""
         return {"complex64": "float32", "complex128": "float64"}.get(self.dtype, self.dtype)
 
-    @property
+    @cached_property
     def time_shape(self) -> tuple[int, ...]:
         """Shape of the time that the field sees: ``()``, or ``(B, 1, ...)`` to broadcast with y."""
         if self.batch is None:
@@ -223,6 +233,17 @@ class Result:
     naccept: Array
     status: Array
     steps: tuple[Array, ...] | None = None
+
+
+@lru_cache(maxsize=1024)
+def layout_of(
+    structure: Structure,
+    shapes: tuple[tuple[int, ...], ...],
+    dtypes: tuple[str, ...],
+    batch: int | None,
+) -> Layout:
+    """The layout of a state; equal states share one, and what it has computed of itself."""
+    return Layout(structure, shapes, dtypes, str(np.result_type(*dtypes)), batch)
 
 
 def _product(numbers: Sequence[int]) -> int:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Plain name of a dtype; NumPy takes a microsecond and a half to say it."""
+    return str(dtype)
 
 
 class NumpyArrays:
@@ -35,7 +42,7 @@ class NumpyArrays:
 
     def dtype(self, array: Any) -> str:
         """Plain dtype name."""
-        return str(array.dtype)
+        return dtype_name(array.dtype)
 
     def cast(self, array: Any, dtype: str) -> Any:
         """Another dtype; the real part where a complex array becomes real."""

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from ndereg.backends.base import Problem, Result
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.arrays import JaxArrays
 from ndereg.backends.jax.field import TracedField
 from ndereg.backends.jax.fingerprint import Fingerprint
 from ndereg.backends.jax.inputs import Inputs, gather_inputs
-from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.solver import Options, Solver, is_traced
 from ndereg.plan.lower import Plan
 

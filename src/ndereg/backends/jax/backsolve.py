@@ -17,10 +17,10 @@ import numpy as np
 from jax import lax
 
 from ndereg.backends.base import Layout
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.arrays import JaxArrays
 from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
 from ndereg.backends.jax.inputs import Inputs, Rows
-from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.reverse import time_cotangents
 from ndereg.plan.lower import lower
 from ndereg.spec.adjoint import NoAdjoint

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
-from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.outputs import Outputs
 from ndereg.backends.jax.scalars import Scalars, States

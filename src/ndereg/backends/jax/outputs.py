@@ -12,10 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.inputs import Rows
-from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.machine import JaxMachine
 
 Carry = dict[str, Any]

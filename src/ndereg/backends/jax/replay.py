@@ -12,8 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from ndereg.backends.jax import clock
 from ndereg.backends.interpreter import Runners
+from ndereg.backends.jax import clock
 from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.scalars import packed
 from ndereg.backends.jax.tape import put_row, row_at, slot_of

@@ -7,10 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
-from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.outputs import column_at
 from ndereg.backends.jax.replay import Replay

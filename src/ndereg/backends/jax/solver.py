@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.backsolve import Augmented, refuse_own_times
 from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
 from ndereg.backends.jax.inputs import Inputs, Rows, batchable
 from ndereg.backends.jax.linearization import conjugate
 from ndereg.backends.jax.loop import Capacity, Loop, time_of
-from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.reverse import Reverse, time_cotangents
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 

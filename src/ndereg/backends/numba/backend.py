@@ -21,7 +21,7 @@ from ndereg.backends.numba.fields import (
     sample_graph,
     traced_graph,
 )
-from ndereg.backends.numba.forward import INFO
+from ndereg.backends.numba.forward import COUNTS, INFO
 from ndereg.backends.numba.modules import SolveModule, build
 from ndereg.backends.numpy_arrays import NumpyArrays
 from ndereg.backends.reference.backend import ReferenceSolver
@@ -160,9 +160,13 @@ class Run:
         )  # fmt: skip
         self.weights = np.array(problem.weights, np.float64)
         self.y0 = np.ascontiguousarray(problem.y0)
-        times = 1 if problem.t_eval is None else problem.t_eval.shape[-1]
-        given = np.zeros((1, 0)) if problem.t_eval is None else np.atleast_2d(problem.t_eval)
-        self.t_eval = np.ascontiguousarray(np.broadcast_to(given, (layout.samples, given.shape[1])))
+        times = 1
+        if problem.t_eval is None:
+            self.t_eval = np.empty((layout.samples, 0))
+        else:
+            times = problem.t_eval.shape[-1]
+            rows = np.broadcast_to(problem.t_eval, (layout.samples, times))
+            self.t_eval = np.ascontiguousarray(rows)
         self.ys = np.empty((layout.samples, times, layout.entries), layout.dtype)
         self.info = np.zeros((layout.samples, len(INFO) + len(problem.weights)))
 
@@ -268,14 +272,13 @@ class Run:
         return tuple(np.empty((maps, size), dtype) for dtype, size in kernel.residuals)
 
     def _result(self, steps: Any) -> Result:
-        column = {name: self.info[:, i] for i, name in enumerate(INFO)}
-        counts = {name: column[name].astype(np.int64) for name in ("nfev", "nsteps", "naccept")}
+        counts = self.info[:, : len(COUNTS)].astype(np.int64)
+        penalty = self.info[:, INFO.index("penalty")]
         return Result(
             ys=self.ys[:, 0] if self.problem.t_eval is None else self.ys,
-            penalty=column["penalty"].astype(self.problem.layout.real_dtype),
-            status=column["status"].astype(np.int64),
+            penalty=penalty.astype(self.problem.layout.real_dtype),
             steps=steps,
-            **counts,
+            **{name: counts[:, i] for i, name in enumerate(COUNTS)},
         )
 
 

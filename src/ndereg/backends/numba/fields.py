@@ -53,7 +53,7 @@ def traced_graph(problem: Problem) -> Graph:
         mark,
         layout,
         problem.args_structure,
-        tuple((arg.shape, str(arg.dtype)) for arg in problem.args),
+        tuple([(arg.shape, arg.dtype) for arg in problem.args]),
     )
     if mark is not None:
         found = _TRACES.get(key)

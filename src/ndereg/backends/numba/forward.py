@@ -11,7 +11,8 @@ from ndereg.spec.status import Status
 PARAMETERS = (*CONTROL_PARAMETERS, "rtol", "atol", "max_steps", "first_step", "dt")
 """Run-time numbers in the parameter array, before the weights of the penalty."""
 
-INFO = ("nfev", "nsteps", "naccept", "status", "penalty", "t_end")
+COUNTS = ("nfev", "nsteps", "naccept", "status")
+INFO = (*COUNTS, "penalty", "t_end")
 """What a solve reports in the info array, before the reductions of the penalty."""
 
 RUNNING = float(Status.RUNNING)

@@ -31,7 +31,9 @@ class ReferenceBackend(NumpyArrays):
 
 
 class ReferenceSolver:
-    """A plan on NumPy arrays."""
+    """A plan on NumPy arrays; a subclass may give the instructions another ``machine``."""
+
+    machine: Callable[..., Any] = NumpyMachine
 
     def __init__(self, plan: Plan) -> None:
         self.runners = Runners(plan)
@@ -39,7 +41,7 @@ class ReferenceSolver:
     def solve(self, problem: Problem) -> Result:
         """Forward only."""
         with np.errstate(all="ignore"):
-            return integrate(self.runners, NumpyMachine(problem), None)
+            return integrate(self.runners, self.machine(problem), None)
 
     def solve_vjp(
         self, problem: Problem
@@ -49,7 +51,7 @@ class ReferenceSolver:
         discrete = isinstance(problem.spec.adjoint, Discrete)
         tape = Tape(Checkpoints(problem.spec.adjoint.checkpoints)) if discrete else None
         with np.errstate(all="ignore"):
-            result = integrate(self.runners, NumpyMachine(problem), tape)
+            result = integrate(self.runners, self.machine(problem), tape)
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
             with np.errstate(all="ignore"):
@@ -57,7 +59,7 @@ class ReferenceSolver:
                     return backsolve(
                         _ARRAYS, _solve, problem, vjp, result.ys, ys_bar, np.broadcast_to
                     )
-                machine = NumpyMachine(problem, vjp)
+                machine = self.machine(problem, vjp)
                 y0_bar = pull_back(self.runners, machine, tape, ys_bar, penalty_bar)
                 return y0_bar, [np.asarray(bar) for bar in machine.args_bar]
 
