@@ -1,8 +1,34 @@
-"""Models described once, without a framework; their parameters are plain nested dictionaries."""
+"""Models described once, without a framework; their parameters are plain nested dictionaries.
 
+The modules ``torch``, ``equinox``, ``nnx``, ``numpy`` and ``sklearn`` of this package have
+``NeuralODE`` as each framework expects it. Nothing here imports a framework before it is asked to.
+"""
+
+from ndereg.models.activations import ACTIVATIONS
+from ndereg.models.convolutional import Convolutional
+from ndereg.models.dense import Activation, Affine, Augmentation, Reduction, Sequential
 from ndereg.models.layer import Layer, from_description
 from ndereg.models.mlp import MLP
 from ndereg.models.model import Model
+from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.parameters import Parameters, flatten, unflatten
+from ndereg.models.recurrent import Recurrent
 
-__all__ = ["MLP", "Layer", "Model", "Parameters", "flatten", "from_description", "unflatten"]
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "Activation",
+    "Affine",
+    "Augmentation",
+    "Convolutional",
+    "Layer",
+    "Model",
+    "NeuralODE",
+    "Parameters",
+    "Recurrent",
+    "Reduction",
+    "Sequential",
+    "flatten",
+    "from_description",
+    "unflatten",
+]

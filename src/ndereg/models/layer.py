@@ -20,8 +20,16 @@ from ndereg.models.parameters import Parameters, fan_in_uniform, flatten, stream
 from ndereg.models.validation import shown
 
 TYPES: dict[str, str] = {
+    "activation": "ndereg.models.dense:Activation",
+    "affine": "ndereg.models.dense:Affine",
+    "augmentation": "ndereg.models.dense:Augmentation",
+    "convolutional": "ndereg.models.convolutional:Convolutional",
     "mlp": "ndereg.models.mlp:MLP",
+    "neural_ode": "ndereg.models.neural_ode:NeuralODE",
     "program": "ndereg.models.program:Program",
+    "recurrent": "ndereg.models.recurrent:Recurrent",
+    "reduction": "ndereg.models.dense:Reduction",
+    "sequential": "ndereg.models.dense:Sequential",
 }
 """Where the class of each ``"type"`` is; modules are imported when they are asked for."""
 

@@ -9,9 +9,9 @@ import scipy.linalg.cython_blas  # noqa: F401, loads the BLAS that Numba calls
 from threadpoolctl import ThreadpoolController
 
 import ndereg.numpy as nde
-from ndereg.experiments.optimizers import Adam
 from ndereg.experiments.recipe import Batch
 from ndereg.experiments.runners import base
+from ndereg.models.optimizers import Adam
 from ndereg.models.parameters import Parameters, flatten, map_leaves, unflatten
 
 _BLAS = ThreadpoolController().select(user_api="blas")

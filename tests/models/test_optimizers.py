@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ndereg.experiments.optimizers import Adam
+from ndereg.models.optimizers import Adam
 
 
 @pytest.fixture

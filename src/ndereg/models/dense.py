@@ -1,0 +1,203 @@
+"""Layers on vectors, and layers made of layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ndereg import ops
+from ndereg.models.activations import activate, check_activation
+from ndereg.models.layer import Initial, Layer
+from ndereg.models.parameters import Parameters
+from ndereg.models.validation import choice, flag, instances, size
+
+
+@dataclass(frozen=True)
+class Affine(Layer):
+    """``y W + b`` over the last axis, ``torch.nn.Linear`` with its weight transposed.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Length of the last axis, before and after.
+    bias : bool
+        Whether there is a ``b``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> head = Affine(4, 10)
+    >>> head(1.0, np.ones((3, 4)), head.init(seed=0)).shape
+    (3, 10)
+    """
+
+    type: ClassVar[str] = "affine"
+
+    inputs: int
+    outputs: int
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", size("inputs", self.inputs))
+        object.__setattr__(self, "outputs", size("outputs", self.outputs))
+        flag("bias", self.bias)
+
+    def initial(self) -> dict[str, Any]:
+        """Return uniform ``±1 / sqrt(inputs)``, as ``torch.nn.Linear`` starts."""
+        arrays = {"weight": Initial((self.inputs, self.outputs), self.inputs)}
+        if self.bias:
+            arrays["bias"] = Initial((self.outputs,), self.inputs)
+        return arrays
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Evaluate on ``y`` of shape ``(..., inputs)``."""
+        y = y @ params["weight"]
+        return y + params["bias"] if self.bias else y
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """An activation as a layer of its own, without parameters.
+
+    Parameters
+    ----------
+    name : str
+        One of tanh, relu, gelu, silu, softplus, sigmoid, elu, lipswish.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Activation("relu")(0.0, np.array([-1.0, 2.0]), {})
+    array([0., 2.])
+    """
+
+    type: ClassVar[str] = "activation"
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_activation("name", self.name)
+
+    def initial(self) -> dict[str, Any]:
+        """Return nothing: there are no parameters."""
+        return {}
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Evaluate elementwise."""
+        return activate(self.name, y)
+
+
+@dataclass(frozen=True)
+class Augmentation(Layer):
+    """Zeros appended to the state, which give trajectories room not to cross.
+
+    E. Dupont, A. Doucet, Y. W. Teh, "Augmented neural ODEs", NeurIPS 2019.
+
+    Parameters
+    ----------
+    zeros : int
+        How many.
+    axis : int
+        Where: 1 for vectors ``(B, n)`` and for images ``(B, channels, height, width)``, -1 for the
+        last axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Augmentation(2)(0.0, np.ones((1, 3)), {})
+    array([[1., 1., 1., 0., 0.]])
+    """
+
+    type: ClassVar[str] = "augmentation"
+
+    zeros: int
+    axis: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "zeros", size("zeros", self.zeros))
+        object.__setattr__(self, "axis", size("axis", self.axis, least=-1, most=7))
+
+    def initial(self) -> dict[str, Any]:
+        """Return nothing: there are no parameters."""
+        return {}
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Append to ``y``."""
+        place = self.axis % len(y.shape)
+        first = (slice(None),) * place + (slice(0, 1),)
+        shape = (*y.shape[:place], self.zeros, *y.shape[place + 1 :])
+        zeros = ops.broadcast_to(ops.zeros_like(y[first]), shape)
+        return ops.concat([y, zeros], axis=place)
+
+
+@dataclass(frozen=True)
+class Reduction(Layer):
+    """Images to vectors: the means over all places, or all entries in a row.
+
+    Parameters
+    ----------
+    how : {"mean", "flatten"}
+        ``(B, channels, ...)`` becomes ``(B, channels)``, or ``(B, channels * ...)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Reduction("mean")(0.0, np.ones((2, 3, 8, 8)), {}).shape
+    (2, 3)
+    """
+
+    type: ClassVar[str] = "reduction"
+
+    how: str = "mean"
+
+    def __post_init__(self) -> None:
+        choice("how", self.how, ("mean", "flatten"))
+
+    def initial(self) -> dict[str, Any]:
+        """Return nothing: there are no parameters."""
+        return {}
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Evaluate on ``y`` of shape ``(B, channels, ...)``."""
+        if self.how == "flatten":
+            return ops.reshape(y, (y.shape[0], -1))
+        return ops.mean(y, axis=tuple(range(2, len(y.shape))))
+
+
+@dataclass(frozen=True)
+class Sequential(Layer):
+    """Layers one after another, all called at the same time ``t``.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        Their parameters are under ``"0"``, ``"1"``, ...
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ndereg.models import MLP
+    >>> field = Sequential((MLP((2, 8)), Activation("tanh"), Affine(8, 2)))
+    >>> params = field.init(seed=0)
+    >>> sorted(params), field(0.5, np.ones((3, 2)), params).shape
+    (['0', '2'], (3, 2))
+    """
+
+    type: ClassVar[str] = "sequential"
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        layers = instances("layers", self.layers, Layer, "(Affine(2, 8), Affine(8, 2))")
+        object.__setattr__(self, "layers", layers)
+
+    def initial(self) -> dict[str, Any]:
+        """Return how the parameters of the layers start."""
+        groups = {str(index): layer.initial() for index, layer in enumerate(self.layers)}
+        return {name: group for name, group in groups.items() if group}
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Evaluate the layers in their order."""
+        for index, layer in enumerate(self.layers):
+            y = layer(t, y, params.get(str(index), {}))
+        return y
