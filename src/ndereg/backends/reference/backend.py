@@ -34,6 +34,7 @@ class ReferenceSolver:
     """A plan on NumPy arrays; a subclass may give the instructions another ``machine``."""
 
     machine: Callable[..., Any] = NumpyMachine
+    field_pullback = staticmethod(field_pullback)
 
     def __init__(self, plan: Plan) -> None:
         self.runners = Runners(plan)
@@ -47,7 +48,7 @@ class ReferenceSolver:
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Forward with a tape; the pullback runs the transposed programs."""
-        vjp = field_pullback(problem)
+        vjp = self.field_pullback(problem)
         discrete = isinstance(problem.spec.adjoint, Discrete)
         tape = Tape(Checkpoints(problem.spec.adjoint.checkpoints)) if discrete else None
         with np.errstate(all="ignore"):

@@ -1,0 +1,107 @@
+"""The reference with random rounding: how far the last bits can move what a solve returns.
+
+Two correct backends differ by rounding. How much that is depends on the problem: an embedded error
+estimate is a difference of nearly equal numbers, and a chaotic field amplifies what it is given. It
+is measured instead of guessed, by stochastic arithmetic (Vignes 1993,
+doi:10.1016/0378-4754(93)90003-D; Parker 1997): the programs of the solve are run on the reference
+with the result of every combination, and what goes into and comes out of every evaluation of the
+field, moved at random by up to one unit in the last place. What a quantity moves by is its unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ndereg.backends.base import Problem
+from ndereg.backends.interpreter import Terms
+from ndereg.backends.reference.backend import ReferenceBackend, ReferenceSolver
+from ndereg.backends.reference.machine import NumpyMachine
+from ndereg.backends.tracing import FieldPullback, field_pullback
+from ndereg.plan.lower import Plan
+
+
+class RoundingBackend(ReferenceBackend):
+    """The reference, every result moved by up to one unit in the last place; seeded."""
+
+    name = "reference with random rounding"
+
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(0)
+
+    def compile(self, plan: Plan) -> RoundingSolver:
+        """Make the programs ready to run."""
+        return RoundingSolver(plan, self)
+
+
+class RoundingSolver(ReferenceSolver):
+    """A plan on NumPy arrays whose last bits are random."""
+
+    def __init__(self, plan: Plan, backend: RoundingBackend) -> None:
+        super().__init__(plan)
+        self._backend = backend
+        self._traced: tuple[Any, Any, FieldPullback] | None = None
+
+    def field_pullback(self, problem: Problem) -> FieldPullback:  # type: ignore[override]
+        """Trace a field once, although it is solved again and again."""
+        shapes = tuple((arg.shape, arg.dtype) for arg in problem.args)
+        # the generator is a new one in every cross-check; what a closure holds may have changed
+        key = (problem.layout, problem.args_structure, shapes, id(self._backend.random))
+        if self._traced is None or self._traced[:2] != (problem.field, key):
+            self._traced = (problem.field, key, field_pullback(problem))
+        return self._traced[2]
+
+    def machine(self, *given: Any) -> RoundingMachine:
+        """Return a machine that draws from the backend's generator."""
+        return RoundingMachine(self._backend.random, *given)
+
+
+class RoundingMachine(NumpyMachine):
+    """Instructions whose results are off by a random unit in the last place."""
+
+    def __init__(self, random: np.random.Generator, *given: Any) -> None:
+        super().__init__(*given)
+        self.random = random
+        self.unit = float(np.finfo(self.real).eps)
+
+    def moved(self, values: Any, size: Any = None) -> Any:
+        """Move values by up to one unit in the last place of ``size``, by default their own."""
+        array = np.asarray(values)
+        if array.dtype.kind not in "fc":
+            return values
+        size = np.abs(array) if size is None else size
+        noise = self.unit * size * self.random.uniform(-1.0, 1.0, array.shape)
+        return (array + noise).astype(array.dtype)
+
+    def combine(self, base: Any, groups: list[tuple[Any, Terms]]) -> Any:
+        """Move the sum by a unit in the last place of its terms, which may cancel."""
+        size: Any = 0.0 if base is None else np.abs(base)
+        for scale, terms in groups:
+            part = sum(abs(coefficient) * np.abs(array) for coefficient, array in terms)
+            size = size + (part if scale is None else np.abs(scale) * part)
+        return self.moved(super().combine(base, groups), size)
+
+    def mean(self, values: Any) -> Any:
+        """Move the mean of numbers; a mean of truth values is exact."""
+        mean = super().mean(values)
+        return mean if np.asarray(values).dtype.kind == "b" else self.moved(mean)
+
+    def evaluate(self, t: Any, y: Any) -> Any:
+        """Move what the field sees and returns."""
+        self.evaluations += 1
+        args = [self.moved(arg) for arg in self.problem.args]
+        return self.moved(
+            self.problem.call(self.moved(self.field_time(t))[()], self.moved(y), args)
+        )
+
+    def pullback(self, linearization: Any, cotangent: Any) -> Any:
+        """Move what the field's vector-Jacobian product sees and returns."""
+        assert self.field_pullback is not None
+        t, y = linearization
+        args = [self.moved(arg) for arg in self.problem.args]
+        y_bar, args_bar = self.field_pullback(
+            self.moved(t)[()], self.moved(y), args, self.moved(cotangent)
+        )
+        self.accumulate([None if bar is None else self.moved(bar) for bar in args_bar])
+        return self.moved(y_bar)
