@@ -1,4 +1,4 @@
-"""The command line: ``ndereg train RECIPE`` and ``ndereg compare RECIPE``."""
+"""The command line; what belongs to a part of the library is defined beside it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from ndereg import __version__
+from ndereg.bench.command import bench
 
 app = typer.Typer(
     help="Neural differential equations that stay cheap to solve.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+app.command()(bench)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""

@@ -8,7 +8,7 @@ import pytest
 import ndereg
 import ndereg.jax as nde
 
-from .problem import SAMPLES, SPAN, STIFFNESSES, TIMES, close, parameters, spring
+from .problem import SAMPLES, SPAN, STIFFNESSES, TIMES, Y0, close, parameters, spring
 
 REGULARIZED = {
     "method": "bosh3",  # few stages compile fast
@@ -127,3 +127,19 @@ def test_vmap_over_backsolve():
     for i in range(2):
         single = jax.grad(loss, argnums=(0, 1))(jnp.asarray(SAMPLES[i]), jnp.asarray(2.0))
         close(jax.tree.map(lambda x, i=i: x[i], found), single, 1e-8)
+
+
+def test_solutions_leave_transformations_whole():
+    def solve(y0):
+        options = {"method": "bosh3", "rtol": 1e-3, "atol": 1e-3, "max_steps": 64, "record": True}
+        return nde.solve(spring, SPAN, y0, parameters(), **options)
+
+    direct = solve(jnp.asarray(Y0))
+    compiled = jax.jit(solve)(jnp.asarray(Y0))
+    assert isinstance(compiled, type(direct))
+    assert int(compiled.stats.nfev) == direct.stats.nfev
+    assert int(compiled.status) == direct.status
+    close(compiled.ys, direct.ys, 1e-12)
+    mapped = jax.vmap(solve)(jnp.asarray(SAMPLES))
+    assert mapped.stats.naccept.shape == (len(SAMPLES),)
+    assert mapped.steps.h.shape[0] == len(SAMPLES)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -299,5 +299,14 @@ def in_threads(chunk: Callable[[int, int], None], samples: int) -> None:
     if pieces == 1:
         chunk(0, samples)
         return
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(chunk, edges[:-1], edges[1:]))
+    list(_pool().map(chunk, edges[:-1], edges[1:]))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that wait from one solve to the next."""
+    return ThreadPoolExecutor(THREADS, "ndereg")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,0 +1,1 @@
+"""The solvers that are timed: ours, and the peers that are installed."""
