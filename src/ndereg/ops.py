@@ -36,7 +36,22 @@ __all__ = [
 Array = Any
 
 
+_NAMESPACES: dict[type, Any] = {}
+"""Namespaces by the type of the operands; to ask every time would cost more than a small tensor's
+operation does."""
+
+
 def _namespace(*operands: Any) -> Any:
+    kind = type(operands[0])
+    if any(type(x) is not kind for x in operands):
+        return _mixed_namespace(*operands)
+    found = _NAMESPACES.get(kind)
+    if found is None:
+        found = _NAMESPACES[kind] = _mixed_namespace(*operands)
+    return found
+
+
+def _mixed_namespace(*operands: Any) -> Any:
     arrays = [x for x in operands if not isinstance(x, (bool, int, float, complex))]
     others = [x for x in arrays if not is_numpy_array(x)]
     return array_namespace(*(others or arrays or operands))

@@ -13,7 +13,7 @@ import numpy as np
 
 from ndereg.bench.job import Answer, Job, Prepared, Solver, Unavailable
 
-EVALUATIONS_AGREE = 0.1
+EVALUATIONS_AGREE = 0.2
 """Relative difference of evaluation counts up to which equal tableaux did the same work."""
 
 
