@@ -12,6 +12,7 @@ import typer
 
 from ndereg import __version__
 from ndereg.bench.command import bench
+from ndereg.testing.command import crosscheck
 
 app = typer.Typer(
     help="Neural differential equations that stay cheap to solve.",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 
 app.command()(bench)
+app.command()(crosscheck)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
