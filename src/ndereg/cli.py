@@ -12,6 +12,7 @@ import typer
 
 from ndereg import __version__
 from ndereg.bench.command import bench
+from ndereg.models.predict import predict
 from ndereg.testing.command import crosscheck
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 app.command()(bench)
 app.command()(crosscheck)
+app.command()(predict)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""

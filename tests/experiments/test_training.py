@@ -12,7 +12,8 @@ from ndereg.experiments.runners import runner as make_runner
 from ndereg.experiments.session import Session
 from ndereg.experiments.storage import read_arrays
 from ndereg.experiments.training import Interrupted, Listener, Run, Trainer
-from ndereg.models.parameters import map_leaves
+from ndereg.models.files import load
+from ndereg.models.parameters import flatten, map_leaves
 
 SMALL = {"hidden": 8, "batch_size": 64, "epochs": 2, "evaluate_every": 1}
 TIMES = ("train_s", "predict_s", "compile_s")
@@ -142,7 +143,7 @@ def test_stopped_and_resumed_training_ends_where_an_uninterrupted_one_does(tmp_p
     lines = [[without_times(r) for r in s.folder.read_metrics()] for s in (whole, parts)]
     assert lines[0] == lines[1]
     assert [record["epoch"] for record in lines[0]] == [1, 2]
-    models = [read_arrays(s.folder.model("error-seed0"))[0] for s in (whole, parts)]
+    models = [flatten(load(s.folder.model("error-seed0")).params) for s in (whole, parts)]
     assert models[0].keys() == models[1].keys()
     for name in models[0]:
         np.testing.assert_array_equal(models[0][name], models[1][name])

@@ -20,7 +20,9 @@ from ndereg.experiments.objectives import (
     softmax_cross_entropy_vjp,
 )
 from ndereg.experiments.recipe import Batch, Metric, Penalized, Recipe, Settings, Task
+from ndereg.models.dense import Affine
 from ndereg.models.mlp import MLP
+from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.parameters import Parameters, map_leaves, stream
 from ndereg.spec.regularizer import ErrorEstimate, StiffnessEstimate
 
@@ -116,14 +118,16 @@ class DigitsTask(Task):
             "loss": float(softmax_cross_entropy(output, batch["label"])),
         }
 
-    def describe(self) -> dict[str, Any]:
-        """Return the architecture."""
-        return {
-            "type": "neural-ode-classifier",
-            "field": self.field.describe(),
-            "t_span": list(self.t_span),
-            "classes": CLASSES,
-        }
+    def layer(self, settings: Settings) -> NeuralODE:
+        """Return the architecture, solved as it was trained."""
+        return NeuralODE(
+            self.field,
+            head=Affine(PIXELS, CLASSES),
+            t_span=self.t_span,
+            method=settings.method,
+            rtol=settings.rtol,
+            atol=settings.atol,
+        )
 
 
 class Digits(Recipe):

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ndereg.experiments.weights import parse_weight
+from ndereg.models.layer import Layer
 from ndereg.models.parameters import Parameters
 from ndereg.spec.regularizer import Regularizer
 
@@ -143,8 +144,8 @@ class Task(ABC):
         """Return the named scores of a prediction."""
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Return what a saved model needs besides its parameters, as JSON-ready data."""
+    def layer(self, settings: Settings) -> Layer:
+        """Return the model as a layer, with which ``ndereg.load`` reads what was trained."""
 
 
 class Recipe(ABC):

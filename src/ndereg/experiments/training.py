@@ -21,7 +21,9 @@ from ndereg.experiments.recipe import Recipe, Settings, Task
 from ndereg.experiments.runners import runner as make_runner
 from ndereg.experiments.runners.base import StepResult
 from ndereg.experiments.storage import RunFolder, read_arrays, write_arrays
-from ndereg.models.parameters import stream
+from ndereg.models.files import save
+from ndereg.models.model import Model
+from ndereg.models.parameters import stream, unflatten
 
 PREDICTIONS = 20
 """Predictions whose median is the prediction time."""
@@ -232,10 +234,8 @@ class Trainer:
         runner = self.runner
         output, nfev = runner.predict(self.task.test)
         times = [_seconds(lambda: runner.predict(self.task.test)) for _ in range(PREDICTIONS)]
-        description = {**self.task.describe(), "ndereg_format": 1}
-        write_arrays(
-            self.folder.model(self.run.name), runner.params(), {"ndereg_model": description}
-        )
+        layer = self.task.layer(self.settings)
+        save(Model(layer, unflatten(runner.params())), self.folder.model(self.run.name))
         return Result(
             regularizer=self.run.regularizer,
             seed=self.run.seed,

@@ -1,0 +1,156 @@
+"""``ndereg predict``: a saved model run on NumPy and Numba, without the framework it comes from."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ndereg.models.atomic import write_bytes
+from ndereg.models.files import load
+from ndereg.models.model import Model
+from ndereg.models.neural_ode import NeuralODE
+from ndereg.models.parameters import flatten
+from ndereg.spec.status import SolveError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about some inputs.
+
+    Attributes
+    ----------
+    output : array, shape (N, ...)
+    nfev : int
+        Evaluations of the field, of all batches.
+    seconds : float
+        What it took, without compiling.
+    """
+
+    output: np.ndarray
+    nfev: int
+    seconds: float
+
+
+def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
+    """Run a model on inputs, with one step size a batch.
+
+    Parameters
+    ----------
+    model : Model
+        Of a :class:`~ndereg.models.neural_ode.NeuralODE`.
+    x : array, shape (N, ...)
+        Converted to the dtype of the weights.
+    batch_size : int, optional
+        Inputs that are solved together; all of them by default. As the step size is chosen for a
+        batch, it has an influence within the tolerances.
+
+    Raises
+    ------
+    ValueError
+        If the model is no NeuralODE, or the inputs are not what it takes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ndereg.models import MLP, Model, NeuralODE
+    >>> model = Model.init(NeuralODE(MLP((2, 8, 2)), rtol=1e-3, atol=1e-3), seed=0)
+    >>> run(model, np.ones((4, 2))).output.shape
+    (4, 2)
+    """
+    import ndereg.numpy as face
+
+    layer = model.layer
+    if not isinstance(layer, NeuralODE):
+        raise ValueError(
+            f"expected a saved NeuralODE, received a field of type {layer.type!r}; try saving "
+            "Model(ndereg.models.NeuralODE(field), {'field': params})"
+        )
+    dtype = np.result_type(np.float32, *flatten(model.params).values())
+    inputs = np.asarray(x)
+    if inputs.ndim < 1 or inputs.dtype.kind not in "biuf" or not len(inputs):
+        raise ValueError(
+            f"expected numbers of shape (N, ...), received shape {inputs.shape} and dtype "
+            f"{inputs.dtype}; try one row an input"
+        )
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"expected a batch size >= 1, received {batch_size}; try 512")
+    inputs = np.ascontiguousarray(inputs, dtype)
+    size = len(inputs) if batch_size is None else min(batch_size, len(inputs))
+    # once before the clock runs, for every batch shape that occurs
+    for count in {size, len(inputs) % size or size}:
+        layer.run(face, inputs[:count], model.params, adjoint="none")
+    start = time.perf_counter()
+    outputs, nfev = [], 0
+    for first in range(0, len(inputs), size):
+        batch = inputs[first : first + size]
+        output, solution = layer.run(face, batch, model.params, adjoint="none")
+        outputs.append(np.asarray(output))
+        nfev += int(solution.stats.nfev)
+    seconds = time.perf_counter() - start
+    return Prediction(np.concatenate(outputs), nfev, seconds)
+
+
+def read_inputs(path: Path) -> np.ndarray:
+    """Return the inputs in an ``.npz`` file: its array ``x``, or its only array.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, or holds something that is not an array of numbers.
+    """
+    try:
+        data = np.load(path, allow_pickle=False)
+        if isinstance(data, np.ndarray):
+            return data
+        with data:
+            names = data.files
+            if "x" in names or len(names) == 1:
+                found: np.ndarray = data["x" if "x" in names else names[0]]
+                return found
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"expected an .npz file of numbers, received {path}: {error}") from None
+    raise ValueError(
+        f"expected an array 'x' in {path}, received {', '.join(names) or 'none'}; try "
+        "numpy.savez(path, x=inputs)"
+    )
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="What ndereg.save wrote: *.safetensors.")],
+    data: Annotated[Path, typer.Argument(help="Inputs: an .npz file with an array x, (N, ...).")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; DATA.prediction.npz by default.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Inputs that are solved together; all by default.")
+    ] = None,
+) -> None:
+    """Run a saved model on NumPy and Numba; no other framework needs to be installed."""
+    target = out or data.with_suffix(".prediction.npz")
+    try:
+        found = run(load(model), read_inputs(data), batch_size)
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except SolveError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    write_bytes(target, _npz(prediction=found.output, nfev=np.asarray(found.nfev)))
+    typer.echo(
+        f"{len(found.output)} predictions of shape {found.output.shape[1:]}, {found.nfev} "
+        f"evaluations, {1e3 * found.seconds:.1f} ms: {target}"
+    )
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
