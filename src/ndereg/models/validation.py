@@ -129,7 +129,8 @@ def shown(value: Any) -> str:
     """Show a value that may be long."""
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and len(value) > 20:
         return f"{type(value).__name__} of length {len(value)}"
-    if isinstance(value, int) and not -(10**30) < value < 10**30:
-        return "an integer of more than 30 digits"  # which Python may refuse to print
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, say
+        return f"a {type(value).__name__} that cannot be printed"
     return text if len(text) <= 200 else f"{text[:200]}…"
