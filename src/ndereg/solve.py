@@ -249,7 +249,7 @@ def _penalty_cotangent(backend: Backend, problem: Problem, penalty_bar: Any) -> 
             f"expected penalty_bar of shape {' or '.join(map(str, allowed))}, received shape "
             f"{tuple(bar.shape)}; try the shape of sol.penalty"
         )
-    return bar if bar.ndim else backend.concat([bar.reshape((1,))] * layout.samples)
+    return bar if bar.ndim else backend.concat([backend.reshape(bar, (1,))] * layout.samples)
 
 
 def _present(backend: Backend, problem: Problem, result: Result, throw: bool) -> Solution:
@@ -267,7 +267,7 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
         _raise_failures(status, joint)
     steps = None
     if result.steps is not None:
-        steps = Steps(*(column[:, 0] if joint else column for column in result.steps))
+        steps = Steps(*(column[..., 0] if joint else column for column in result.steps))
     counts = [result.nfev, result.nsteps, result.naccept]
     code = result.status
     if joint:

@@ -34,6 +34,9 @@ class Backend(Protocol):
     def cast(self, array: Array, dtype: str) -> Array:
         """The array in another dtype (real part where a complex one becomes real)."""
 
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """The array in another shape, in row-major order."""
+
     def concat(self, arrays: Sequence[Array]) -> Array:
         """Concatenation along the last axis."""
 
@@ -136,7 +139,7 @@ class Layout:
         """Leaves to a flat ``(B, n)``, or ``(B, T, n)`` where leaves carry ``times`` points."""
         lead = (self.samples,) if times is None else (self.samples, times)
         parts = [
-            backend.cast(leaf.reshape((*lead, size)), self.dtype)
+            backend.cast(backend.reshape(leaf, (*lead, size)), self.dtype)
             for leaf, size in zip(leaves, self.sizes, strict=True)
         ]
         return parts[0] if len(parts) == 1 else backend.concat(parts)
@@ -149,7 +152,7 @@ class Layout:
             start += size
             if times is not None:
                 shape = (times, *shape) if self.batch is None else (shape[0], times, *shape[1:])
-            leaves.append(backend.cast(part.reshape(shape), dtype))
+            leaves.append(backend.cast(backend.reshape(part, shape), dtype))
         return leaves
 
 

@@ -50,6 +50,10 @@ class NumpyArrays:
             array = array.real
         return array.astype(dtype, copy=False)
 
+    def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
+        """Another shape, in row-major order."""
+        return array.reshape(shape)
+
     def concat(self, arrays: Sequence[Any]) -> Any:
         """Along the last axis."""
         return np.concatenate(arrays, axis=-1)

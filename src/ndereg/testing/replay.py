@@ -36,7 +36,7 @@ def mesh(trial: Trial, reference: Bench, found: Outcome, most: int) -> list[Repl
     """
     sample = int(np.argmax(found.accepted.sum(axis=0)))
     rows = np.flatnonzero(found.accepted[:, sample])
-    if not rows.size:
+    if not (rows.size and most):
         return []
     rows = rows[np.unique(np.linspace(0, rows.size - 1, most).round().astype(int))]
     times, sizes = found.steps["t"][rows, sample], found.steps["h"][rows, sample]

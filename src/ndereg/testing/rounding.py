@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.base import Problem
+from ndereg.backends.host.floats import FloatMachine
 from ndereg.backends.interpreter import Terms
 from ndereg.backends.reference.backend import ReferenceBackend, ReferenceSolver
 from ndereg.backends.reference.machine import NumpyMachine
@@ -57,6 +58,18 @@ class RoundingSolver(ReferenceSolver):
         return RoundingMachine(self._backend.random, *given)
 
 
+class RoundingControl(FloatMachine):
+    """Control programs of a joint solve, their products moved."""
+
+    def __init__(self, machine: RoundingMachine) -> None:
+        self._machine = machine
+
+    def apply(self, op: str, *operands: Any) -> Any:
+        """Move products; among them is every new step size."""
+        found = super().apply(op, *operands)
+        return float(self._machine.moved(found)) if op == "mul" else found
+
+
 class RoundingMachine(NumpyMachine):
     """Instructions whose results are off by a random unit in the last place."""
 
@@ -64,6 +77,8 @@ class RoundingMachine(NumpyMachine):
         super().__init__(*given)
         self.random = random
         self.unit = float(np.finfo(self.real).eps)
+        if self.joint:
+            self.control = RoundingControl(self)
 
     def moved(self, values: Any, size: Any = None) -> Any:
         """Move values by up to one unit in the last place of ``size``, by default their own."""
@@ -81,6 +96,11 @@ class RoundingMachine(NumpyMachine):
             part = sum(abs(coefficient) * np.abs(array) for coefficient, array in terms)
             size = size + (part if scale is None else np.abs(scale) * part)
         return self.moved(super().combine(base, groups), size)
+
+    def apply(self, op: str, *operands: Any) -> Any:
+        """Move products; among them is every new step size."""
+        found = super().apply(op, *operands)
+        return self.moved(found) if op == "mul" else found
 
     def mean(self, values: Any) -> Any:
         """Move the mean of numbers; a mean of truth values is exact."""

@@ -67,15 +67,22 @@ class Checked:
 def check_example(example: Example, backends: Sequence[str] | None) -> tuple[Checked, list[str]]:
     """Check one example; returns the outcome and the names of the backends that failed."""
     try:
-        report = example.crosscheck(backends=backends, replays=REPLAYS, rejections=False)
+        report = example.crosscheck(backends=backends, **_checks(example))
     except Exception as error:
         verdict = "".join(traceback.format_exception(error))
-        return Checked(failure=Failure(verdict, example.code(backends=backends))), []
+        code = example.code(backends=backends, **_checks(example))
+        return Checked(failure=Failure(verdict, code)), []
     if report.ok:
         return Checked(report.rows), []
     names = list(dict.fromkeys(row.backend for row in report.failures))
-    code = example.code(backends=names, replays=REPLAYS, rejections=False)
+    code = example.code(backends=names, **_checks(example))
     return Checked(report.rows, Failure(report.verdict(), code)), names
+
+
+def _checks(example: Example) -> dict[str, Any]:
+    """Which checks are made; none that would need another kernel."""
+    replays = 0 if "t_eval" in example.options else REPLAYS
+    return {"replays": replays, "rejections": False}
 
 
 def search(

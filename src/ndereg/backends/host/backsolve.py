@@ -57,8 +57,8 @@ def backsolve(
     """
     augmented = _augmented(backend, problem, pullback, broadcast_time)
     times = [problem.t1] if problem.t_eval is None else list(problem.t_eval)
-    states = [ys] if problem.t_eval is None else [ys[:, i] for i in range(len(times))]
-    bars = [ys_bar] if problem.t_eval is None else [ys_bar[:, i] for i in range(len(times))]
+    states = [ys] if problem.t_eval is None else [ys[:, i, ...] for i in range(len(times))]
+    bars = [ys_bar] if problem.t_eval is None else [ys_bar[:, i, ...] for i in range(len(times))]
     layout = augmented.layout
     leaves = [states[-1], bars[-1] * 0, *(backend.cast(arg * 0, dtype) for arg, dtype in
               zip(problem.args, layout.dtypes[2:], strict=True))]  # fmt: skip

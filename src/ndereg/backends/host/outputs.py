@@ -64,7 +64,7 @@ class JointOutputs:
     def at_start(self, y0: Any) -> list[Emission]:
         emitted = []
         while self._next < len(self._times) and self._times[self._next] == self._t0:
-            self.ys[:, self._next] = y0
+            self.ys[:, self._next, ...] = y0
             emitted.append(Emission(self._next, 0.0, False, True))
             self._next += 1
         return emitted
@@ -85,14 +85,14 @@ class JointOutputs:
             time = self._times[index]
             theta = (time - t) / h
             if time == t_next:
-                self.ys[:, index] = step["y1"]
+                self.ys[:, index, ...] = step["y1"]
             else:
                 if interpolant is None:
                     values = {**step, "t": t, "h": h, "y": y}
                     interpolant = self._runners.dense(self._machine, values)
                     evaluations = float(self._runners.evaluations("dense"))
                 values = {**interpolant, "y": y, "theta": theta}
-                self.ys[:, index] = self._runners.read(self._machine, values)["y_theta"]
+                self.ys[:, index, ...] = self._runners.read(self._machine, values)["y_theta"]
             emitted.append(Emission(index, theta, time == t_next, True))
         self._next += most
         return emitted, evaluations

@@ -104,5 +104,6 @@ def _take_emissions(
 
 def _cotangent(machine: Any, emission: Any, ys_bar: Any, present: Any) -> Any:
     if is_joint(machine):
-        return ys_bar[:, emission.index].reshape(machine.problem.y0.shape)
+        bar, shape = ys_bar[:, emission.index, ...], machine.problem.y0.shape
+        return bar if bar.shape == shape else bar.reshape(shape)
     return machine.take(ys_bar, emission.index, present)

@@ -52,6 +52,10 @@ class JaxArrays:
             array = jnp.real(array)
         return array if array.dtype == dtype else array.astype(dtype)
 
+    def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
+        """Another shape, in row-major order."""
+        return array.reshape(shape)
+
     def concat(self, arrays: Sequence[Any]) -> Any:
         """Along the last axis."""
         return jnp.concatenate(arrays, axis=-1)

@@ -83,6 +83,10 @@ class TorchBackend:
             array = array.real
         return array.to(wanted)
 
+    def reshape(self, array: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        """Another shape, in row-major order."""
+        return array.reshape(shape)
+
     def concat(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
         """Along the last axis."""
         devices = {array.device for array in arrays}
