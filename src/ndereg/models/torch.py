@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import ndereg.torch as face
+from ndereg.backends.torch.eager import eager
 from ndereg.models.layer import Layer, Shapes
 from ndereg.models.neural_ode import NeuralODE as Description
 from ndereg.models.parameters import Parameters
@@ -114,8 +115,9 @@ class Field(LayerModule):
 class NeuralODE(LayerModule):
     """A :class:`ndereg.models.NeuralODE` as a module.
 
-    The forward pass writes no state, so the module serves ``DataParallel`` and ``deepcopy``; under
-    ``torch.compile`` encoder and head are compiled and the graph breaks at the solve.
+    The forward pass writes no state, so the module serves ``DataParallel`` and ``deepcopy``. Where
+    ``torch.compile`` meets it, it breaks the graph and calls it eagerly: a solve is a loop that
+    depends on values.
 
     Parameters
     ----------
@@ -154,6 +156,7 @@ class NeuralODE(LayerModule):
         super().__init__(layer, params, seed=seed, dtype=dtype, device=device)
         self.options = options
 
+    @eager
     def forward(self, x: torch.Tensor, *, return_solution: bool = False, **options: Any) -> Any:
         """Return the output, or ``(output, solution)``.
 
