@@ -391,3 +391,48 @@ def test_statuses_are_integers_that_explain_themselves() -> None:
         if status not in (Status.RUNNING, Status.SUCCESS):
             assert "Try " in status.message
     assert int(Status.SUCCESS) == 0
+
+
+# Sizes of steps
+
+
+def decay(t: Any, y: Any, args: Any) -> Any:
+    return args * y
+
+
+def test_no_step_is_longer_than_allowed(bench: Bench) -> None:
+    """Neither the first one, where it is given, nor the last one, which lands on the end."""
+    controller = ndereg.PIDController(dt_max=0.1)
+    for first_step in (None, 0.9):
+        sol = bench.solve(
+            decay, (0.0, 1.0008), np.ones(2), np.array(-1.0), record=True, first_step=first_step,
+            controller=controller, method="bosh3", rtol=1e-2, atol=1e-2,
+        )  # fmt: skip
+        assert np.max(bench.get(sol.steps.h)) <= 0.1 * (1 + 1e-12)
+
+
+def test_a_step_that_does_not_move_the_time_ends_the_solve(bench: Bench) -> None:
+    tiny = ndereg.PIDController(dt_max=1e-12)
+    for controller in (tiny, ndereg.ConstantStep(1e-12)):
+        sol = bench.solve(
+            decay, (1e6, 1e6 + 1.0), np.ones(2), np.array(-1.0), controller=controller,
+            method="bosh3", rtol=1e-2, atol=1e-2, throw=False, max_steps=50,
+        )  # fmt: skip
+        assert sol.status is Status.STEP_UNDERFLOW
+        assert sol.stats.naccept == 0
+
+
+def test_rounding_adds_no_step(eager: Bench) -> None:
+    sol = eager.solve(
+        decay, (0.0, 10.0), np.ones(1), np.array(-1.0), method="euler",
+        controller=ndereg.ConstantStep(1e-3), max_steps=10_000,
+    )  # fmt: skip
+    assert sol.stats.nsteps == 10_000
+
+
+def test_a_derivative_whose_square_overflows(bench: Bench) -> None:
+    sol = bench.solve(
+        decay, (0.0, 1e-14), np.ones(2, np.float32), np.array(-7e13, np.float32), rtol=1e-4,
+        atol=1e-9, method="bosh3", max_steps=200,
+    )  # fmt: skip
+    assert np.allclose(bench.get(sol.ys), np.exp(-0.7), rtol=1e-3)

@@ -20,6 +20,8 @@ SMALLEST_MEMORY = 1e-4
 """Floor of the error that later steps remember (DOPRI5, Hairer, Norsett, Wanner I)."""
 RESOLUTION_STEPS = 4
 """A rejected step must stay above this many spacings of the floating-point time."""
+SPACING = 2.0**-52
+"""Relative resolution of float64 time."""
 
 MEMORY = ("E1", "E2", "h1", "rejected")
 """Slots that the control program carries from attempt to attempt, besides ``h`` and ``status``."""
@@ -31,11 +33,15 @@ def begin_program(adaptive: bool) -> Program:
     """``(h, remaining) -> (h_try, last)``: shorten the last step to land on the end.
 
     A step that would leave less than one percent of itself to go is stretched over it (as DOPRI5
-    does), which saves a tiny last step; constant steps are stretched over rounding only.
+    does), which saves a tiny last step, but not beyond ``dt_max``; constant steps are stretched
+    over a thousandth, which is more than the rounding of a long sum of them.
     """
     builder = Builder()
     h, remaining = builder.input("h", "scalar"), builder.input("remaining", "scalar")
-    last = abs(remaining) <= abs(h) * (1.01 if adaptive else 1 + 1e-9)
+    reach = abs(h) * (1.01 if adaptive else 1.001)
+    if adaptive:
+        reach = minimum(reach, maximum(abs(h), builder.input("dt_max", "scalar")))
+    last = abs(remaining) <= reach
     return builder.program("begin", {"h_try": where(last, remaining, h), "last": last})
 
 
@@ -53,25 +59,31 @@ def control_program(adaptive: bool) -> Program:
     attempts = builder.input("attempts", "scalar") + 1.0
     exhausted = builder.input("max_steps", "scalar") <= attempts
     ongoing = where(exhausted, float(Status.MAX_STEPS), float(Status.RUNNING))
+    h, t = builder.input("h", "scalar"), builder.input("t", "scalar")
+    spacing = builder.input("spacing", "scalar")
+    # a step that does not move the time would move the state all the same
+    still = (~last) & (abs(h) <= abs(t) * spacing * 0.5)
     if not adaptive:
         finite = builder.input("finite", "scalar").equals(1.0)
-        ended = where(finite, where(last, float(Status.SUCCESS), ongoing), float(Status.NON_FINITE))
+        ended = where(last, float(Status.SUCCESS), ongoing)
+        ended = where(still, float(Status.STEP_UNDERFLOW), ended)
+        ended = where(finite, ended, float(Status.NON_FINITE))
         return builder.program(
             "control",
             {
-                "accept": running & finite,
+                "accept": running & finite & (~still),
                 "h_next": builder.input("dt", "scalar") * 1.0,
                 "status": where(running, ended, status),
             },
         )
     p = {name: builder.input(name, "scalar") for name in CONTROL_PARAMETERS}
-    h, error = builder.input("h", "scalar"), builder.input("E", "scalar")
+    error = builder.input("E", "scalar")
     e1, e2, h1 = (builder.input(name, "scalar") for name in MEMORY[:3])
     rejected = builder.input("rejected", "flag")
 
     finite = error.isfinite()
     good = finite & (error <= 1.0)
-    accept = running & good
+    accept = running & good & (~still)
     e0 = maximum(where(finite, error, 1.0), SMALLEST_ERROR)
     ratio = where(h1.equals(0.0), 1.0, abs(h / where(h1.equals(0.0), 1.0, h1)))
     ratio = where(ratio.equals(0.0), 1.0, ratio)
@@ -87,12 +99,13 @@ def control_program(adaptive: bool) -> Program:
     size = minimum(abs(h) * factor, p["dt_max"])
     floor = maximum(
         p["dt_min"],
-        abs(builder.input("t", "scalar")) * builder.input("spacing", "scalar") * RESOLUTION_STEPS,
+        abs(t) * spacing * RESOLUTION_STEPS,
     )
     size = where(good, maximum(size, p["dt_min"]), size)
     stuck = (~good) & ((size < floor) | size.equals(0.0))
     failed = where(finite, float(Status.STEP_UNDERFLOW), float(Status.NON_FINITE))
     ended = where(good & last, float(Status.SUCCESS), where(stuck, failed, ongoing))
+    ended = where(good & still, float(Status.STEP_UNDERFLOW), ended)
     remembered = maximum(e0, SMALLEST_MEMORY)
     return builder.program(
         "control",

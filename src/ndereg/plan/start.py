@@ -10,8 +10,9 @@ from ndereg.spec.status import Status
 def first_program(automatic: bool, carried: bool, adaptive: bool) -> Program:
     """``(t, y) -> (status, h, k1)``.
 
-    ``automatic`` adds the first step size ``h`` (signed) of Hairer, Norsett, Wanner I, section
-    II.4, from two evaluations of the field; ``carried`` hands on the first stage. A non-finite
+    The first step size ``h`` (signed) is with ``automatic`` that of Hairer, Norsett, Wanner I,
+    section II.4, from two evaluations of the field; otherwise it is the one given, or without one
+    the constant step, and it exceeds neither the span nor ``dt_max``. ``carried`` hands on the first stage. A non-finite
     state or field at the start is ``NON_FINITE`` at once: with ``adaptive`` steps the field is
     evaluated for that alone, rather than a first step shrunk a thousandfold; a constant step ends
     there anyway.
@@ -30,9 +31,19 @@ def first_program(automatic: bool, carried: bool, adaptive: bool) -> Program:
             outputs["k1"] = k1
         if automatic:
             outputs["h"] = _first_step(builder, y, k1, direction)
+    if not automatic:
+        outputs["h"] = _given_step(builder, direction, adaptive)
     status = where(start_finite, float(Status.RUNNING), float(Status.NON_FINITE))
     outputs["status"] = status + zero
     return builder.program("first", outputs)
+
+
+def _given_step(builder: Builder, direction: Value, adaptive: bool) -> Value:
+    given, span = builder.input("first_step", "scalar"), builder.input("span", "scalar")
+    size = minimum(given, span)
+    if adaptive:
+        return minimum(size, builder.input("dt_max", "scalar")) * direction
+    return where(given.isfinite(), size * direction, builder.input("dt", "scalar"))
 
 
 def _first_step(builder: Builder, y: Value, k1: Value, direction: Value) -> Value:
@@ -45,7 +56,10 @@ def _first_step(builder: Builder, y: Value, k1: Value, direction: Value) -> Valu
 
     d0, d1 = norm(y).named("d0"), norm(k1).named("d1")
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
-    h0 = minimum(where(tiny, 1e-6, 0.01 * d0 / where(d1.equals(0.0), 1.0, d1)), span)
+    # In single precision the square of a large derivative overflows: then only the span says
+    # something of the scale.
+    h0 = where(tiny, 1e-6, 0.01 * d0 / where(d1.equals(0.0), 1.0, d1))
+    h0 = minimum(where(d1.isfinite(), h0, 1e-6 * span), span)
     trial_step = (h0 * direction).named("h0")
     trial = builder.combine("g0", y.slot, ((trial_step.slot, 1, k1.slot),))
     k = builder.evaluate("k0", 1, trial_step.slot, trial, mapped=False)

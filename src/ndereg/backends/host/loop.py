@@ -11,12 +11,9 @@ from ndereg.backends.host.machine import HostMachine, is_joint
 from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Checkpoints
-from ndereg.plan.control import MEMORY, MEMORY_START
+from ndereg.plan.control import MEMORY, MEMORY_START, SPACING
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
-
-SPACING = 2.0**-52
-"""Relative resolution of float64 time."""
 
 
 @dataclass
@@ -71,6 +68,7 @@ class _Loop:
             "direction": constant(self.direction),
             "span": constant(abs(problem.t1 - problem.t0)),
             "dt": constant(math.copysign(problem.dt, self.direction)),
+            "first_step": constant(math.nan if problem.first_step is None else problem.first_step),
         }
         self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
         self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
@@ -107,13 +105,7 @@ class _Loop:
         self.k1 = started.get("k1")
         self.nfev = self.nfev + float(self.runners.evaluations(name))
         self.status = machine.read(started["status"])
-        if not given:
-            self.h = machine.read(started["h"])
-        elif problem.first_step is not None:
-            size = min(problem.first_step, abs(problem.t1 - problem.t0))
-            self.h = scalar(size * self.direction)
-        else:
-            self.h = self.values["dt"]
+        self.h = machine.read(started["h"])
         running = self.status == float(Status.RUNNING)
         flags, _ = machine.summary([running] if is_joint(machine) else [running, ~running], [])
         self.running = flags[0]
@@ -124,22 +116,25 @@ class _Loop:
     def attempt(self) -> None:
         """One attempted step of every running sample."""
         machine, control = self.machine, self.machine.control
-        begun = self.runners.begin(control, {"h": self.h, "remaining": self.t1 - self.t})
+        values = {**self.values, "h": self.h, "remaining": self.t1 - self.t}
+        begun = self.runners.begin(control, values)
         h, last = begun["h_try"], begun["last"]
         values = {**self.values, "t": self.t, "h": h, "y": self.y, "k1": self.k1}
         step = self.runners.step(machine, values)
-        measured = {name: machine.read(step[name]) for name in ("E", "finite") if name in step}
+        # one read of the device: what is only recorded stays there
+        decisive = "E" if self.spec.adaptive else "finite"
+        measured = {**step, decisive: machine.read(step[decisive])}
         decision = self.runners.control(
             control,
             {
-                **self.values, **self.memory, **measured,
+                **self.values, **self.memory, decisive: measured[decisive],
                 "h": h, "t": self.t, "last": last, "status": self.status,
                 "attempts": self.nsteps,
             },
         )  # fmt: skip
         accept = decision["accept"]
         attempted = self.status == float(Status.RUNNING)
-        self._record(h, step, measured, accept, attempted)
+        self._record(h, measured, accept, attempted)
         t_next = machine.select(accept, machine.select(last, self.t1, self.t + h), self.t)
         pending = [] if self.outputs is None else [self.outputs.pending(t_next)]
         running = decision["status"] == float(Status.RUNNING)
@@ -172,13 +167,11 @@ class _Loop:
         if "k_next" in step:
             self.k1 = machine.select(accept, step["k_next"], self.k1)
 
-    def _record(
-        self, h: Any, step: dict[str, Any], measured: dict[str, Any], accept: Any, attempted: Any
-    ) -> None:
+    def _record(self, h: Any, measured: dict[str, Any], accept: Any, attempted: Any) -> None:
         if not self.spec.record:
             return
         machine = self.machine
-        error, stiffness = measured.get("E", step.get("E")), step.get("S")
+        error, stiffness = measured.get("E"), measured.get("S")
         values = [self.t, h, *(math.nan if v is None else v for v in (error, stiffness))]
         self.recorded.append((*(machine.select(attempted, v, math.nan) for v in values), accept))
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ndereg.plan.control import SPACING
+
 Time = tuple[Any, ...]
 
 
@@ -27,7 +29,7 @@ def control_dtype() -> Any:
 
 def spacing() -> float:
     """Relative resolution of a time."""
-    return 2.0**-52 if is_wide() else 2.0**-45
+    return SPACING if is_wide() else 2.0**-45
 
 
 def encode(values: Any) -> Time:

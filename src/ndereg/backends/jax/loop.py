@@ -46,7 +46,7 @@ class Loop:
         capacity: Capacity,
     ) -> None:
         self.runners, self.spec = runners, runners.plan.spec
-        self.rows, self.first_step_given = rows, first_step_given
+        self.rows = rows
         self.first = "first" if self.spec.adaptive and not first_step_given else "first_given"
         machine = self.machine = JaxMachine(field)
         numbers = rows.named_numbers()
@@ -89,16 +89,10 @@ class Loop:
         machine, values, rows = self.machine, self.values, self.rows
         first = getattr(self.runners, self.first)
         started = first(machine, {**values, "t": rows.t0, "y": rows.y0})
-        if "h" in started:
-            h = started["h"]
-        elif self.first_step_given:
-            h = jnp.minimum(values["first_step"], values["span"]) * values["direction"]
-        else:
-            h = values["dt"]
         standing = values["span"] == 0
         scalars: Carry = {
             **{f"t{i}": part for i, part in enumerate(rows.t0)},
-            "h": machine.full(h).astype(machine.control),
+            "h": machine.full(started["h"]).astype(machine.control),
             "status": jnp.where(
                 standing, machine.scalar(float(Status.SUCCESS)), machine.full(started["status"])
             ),
@@ -136,11 +130,12 @@ class Loop:
 
     def attempt(self, carry: Carry, scalars: Carry) -> tuple[Carry, Carry]:
         """One attempted step of every running sample; the others take a step of size zero."""
-        machine, values = self.machine, self.values
+        machine = self.machine
         t, (y, k1) = time_of(scalars), self.states.unpack(carry["states"])
         running = scalars["status"] == RUNNING
         remaining = jnp.where(running, clock.difference(self.rows.t1, t), 0.0)
-        begun = self.runners.begin(machine, {"h": scalars["h"], "remaining": remaining})
+        values = {**self.values, "h": scalars["h"], "remaining": remaining}
+        begun = self.runners.begin(machine, values)
         h, last = begun["h_try"], begun["last"]
         step = self.runners.step(machine, {**values, "t": t, "h": h, "y": y, "k1": k1})
         decision = self.runners.control(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ndereg.backends.numba.programs import Kernels, Numbers, ProgramSource, emit_program
-from ndereg.plan.control import MEMORY, MEMORY_START
+from ndereg.plan.control import MEMORY, MEMORY_START, SPACING
 from ndereg.plan.lower import Plan
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
@@ -16,7 +16,6 @@ INFO = (*COUNTS, "penalty", "t_end")
 """What a solve reports in the info array, before the reductions of the penalty."""
 
 RUNNING = float(Status.RUNNING)
-SPACING = 2.0**-52
 
 
 class Programs:
@@ -149,11 +148,10 @@ def _start(programs: Programs) -> list[str]:
         return [called, f"nfev += {programs.evaluations(name)!r}"]
 
     if not programs.plan.spec.adaptive:
-        chosen = ["h = dt", "if first_step == first_step:"]
-        return [*begin(given, "first_given"), *chosen, "    h = min(first_step, span) * direction"]
+        return begin(given, "first_given")
     return [
         "if first_step == first_step:",
-        *indent([*begin(given, "first_given"), "h = min(first_step, span) * direction"]),
+        *indent(begin(given, "first_given")),
         "else:",
         *indent(begin(first, "first")),
     ]
@@ -175,7 +173,7 @@ def _attempt(programs: Programs, rows: ForwardRows) -> list[str]:
     scalars = _scalars(programs)
     lines = [
         programs["begin"].call(
-            {"h": "h", "remaining": "(t1 - t)"}, {"h_try": "h_try", "last": "last"}
+            scalars | {"remaining": "(t1 - t)"}, {"h_try": "h_try", "last": "last"}
         )
     ]
     scalars["h"] = "h_try"

@@ -1,0 +1,143 @@
+"""Work that does not depend on the machine, so that a regression is seen without a clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import ndereg
+import ndereg.numpy as nde
+import ndereg.torch as nde_torch
+from ndereg import ops
+from ndereg.backends.numba import module
+from ndereg.bench import problems
+from ndereg.plan.checkpoint import Checkpoints
+
+OPTIONS = {"method": "tsit5", "rtol": 1e-6, "atol": 1e-6}
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators of PyTorch that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.calls[function.overloadpacket.__name__] += 1
+        return function(*arguments, **(named or {}))
+
+
+def counted(call):
+    with Operators() as operators:
+        result = call()
+    return result, operators.calls
+
+
+def lotka_volterra():
+    problem = problems.lotka_volterra(5.0)
+    return problem, torch.as_tensor(problem.y0), torch.as_tensor(problem.args)
+
+
+def test_operators_of_a_step_in_torch():
+    """Of an attempt beside its field: 42 for seven stages with an error estimate, one host read."""
+    problem, y0, args = lotka_volterra()
+    with torch.no_grad():
+        sol, calls = counted(
+            lambda: nde_torch.solve(problem.field, problem.t_span, y0, args, **OPTIONS)
+        )
+        _, field = counted(lambda: problem.field(torch.tensor(0.5), y0, args))
+    attempts = sol.stats.nsteps
+    reads = calls["_local_scalar_dense"]
+    assert attempts <= reads <= attempts + 6
+    own = calls.total() - sol.stats.nfev * field.total()
+    assert own <= 43 * attempts + 40
+
+
+def test_operators_of_a_penalty_in_torch():
+    """The error norm is there already: its product with the step is arithmetic on numbers."""
+    problem, y0, args = lotka_volterra()
+
+    def attempts_and_calls(regularizer):
+        with torch.no_grad():
+            sol, calls = counted(
+                lambda: nde_torch.solve(
+                    problem.field, problem.t_span, y0, args, regularizer=regularizer, **OPTIONS
+                )
+            )
+        return sol.stats.nsteps, calls.total()
+
+    attempts, plain = attempts_and_calls(None)
+    _, penalized = attempts_and_calls(ndereg.ErrorEstimate())
+    assert penalized - plain <= 4 * attempts
+
+
+def test_host_reads_of_a_gradient_in_torch():
+    """The reverse pass decides nothing, so it reads nothing."""
+    problem, y0, args = lotka_volterra()
+    args.requires_grad_()
+    sol = nde_torch.solve(problem.field, problem.t_span, y0, args, **OPTIONS)
+    _, calls = counted(lambda: torch.autograd.grad(sol.ys.square().sum(), args))
+    assert calls["_local_scalar_dense"] == 0
+
+
+@pytest.mark.parametrize("method", ["bosh3", "dopri5", "dopri8"])
+def test_evaluations_are_what_the_tableau_needs(method):
+    """Stages less the shared one for every attempt, and two to begin with."""
+    calls = []
+
+    def field(t, y, args):
+        calls.append(t)
+        return -y * y
+
+    sol = nde_torch.solve(field, (0.0, 3.0), torch.ones(3, dtype=torch.float64), method=method)
+    tableau = ndereg.lookup(method)
+    stages = tableau.stages - tableau.fsal
+    assert len(calls) == sol.stats.nfev == stages * sol.stats.nsteps + 2
+
+
+def test_new_values_load_no_new_module():
+    """States, args, spans, tolerances, weights and controllers are arguments of what is compiled."""
+
+    def field(t, y, args):
+        return ops.tanh(y @ args) - t * y
+
+    rng = np.random.default_rng(0)
+
+    def solve(scale, regularizer, **options):
+        sol, pullback = nde.solve_vjp(
+            field, (0.0, scale), rng.normal(size=(2, 3)), rng.normal(size=(3, 3)),
+            method="bosh3", regularizer=regularizer, **options,
+        )  # fmt: skip
+        pullback(rng.normal(size=(2, 3)), 1.0)
+
+    solve(1.0, ndereg.ErrorEstimate())
+    loaded = len(module._loaded)
+    solve(-2.0, 0.3 * ndereg.ErrorEstimate(), rtol=1e-4, atol=1e-5)
+    solve(0.5, 7.0 * ndereg.ErrorEstimate(), controller="PI34", first_step=0.01, max_steps=500)
+    assert len(module._loaded) == loaded
+
+
+@pytest.mark.parametrize("steps", [100, 1_000, 10_000])
+def test_states_kept_of_many_steps(steps):
+    """At most the slots of the adjoint, however many the steps; recomputation stays logarithmic."""
+    slots = 16
+    kept = Checkpoints(slots)
+    advances = 0
+    for row in range(steps):
+        kept.offer(row, float(row))
+        assert len(kept.states) <= slots
+
+    def advance(row, state):
+        nonlocal advances
+        advances += 1
+        assert state == row
+        return state + 1.0
+
+    visited = [row for row, state in kept.backwards(steps, advance) if state == row]
+    assert visited == list(range(steps - 1, -1, -1))
+    assert advances <= steps * np.ceil(np.log2(steps / slots) / np.log2(slots / 2) + 1)
