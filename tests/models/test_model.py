@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+import ndereg
 import ndereg.jax
 import ndereg.numpy
 import ndereg.torch
-from ndereg.models import MLP, Model
-from ndereg.models.parameters import map_leaves
+from ndereg.models import MLP, Convolutional, Model, Sequential
+from ndereg.models.parameters import flatten, map_leaves
 
 LAYER = MLP((2, 4, 2))
 Y0 = np.array([[1.0, -0.5], [0.3, 2.0], [0.0, 1.0]])
@@ -97,3 +98,45 @@ def test_weights_that_do_not_belong_to_the_layer_are_refused(params):
 def test_a_model_needs_a_layer():
     with pytest.raises(ValueError, match="expected a Layer"):
         Model(np.tanh, {})
+
+
+def test_a_convolutional_field_on_every_backend():
+    """Compiled by Numba it is shifted slices and a product, in PyTorch a convolution of its own."""
+    import torch
+
+    from ndereg.backends.registry import load_backend
+    from ndereg.solve import Face
+
+    field = model(0, Convolutional((2, 2, 2), dimensions=1, groups=1, activation="silu"))
+    y0 = np.random.default_rng(0).normal(size=(3, 2, 5))
+    options = {"method": "heun", "controller": ndereg.ConstantStep(0.25)}
+    found = []
+    for face in (ndereg.numpy, Face(load_backend("reference"))):
+        sol, pullback = face.solve_vjp(field, (0.0, 1.0), y0, field.params, **options)
+        found.append((sol.ys, *flatten(pullback(np.cos(y0))[1]).values()))
+    params = map_leaves(torch.tensor, field.params)
+    sol, pullback = ndereg.torch.solve_vjp(field, (0.0, 1.0), torch.tensor(y0), params, **options)
+    bars = flatten(pullback(torch.cos(torch.tensor(y0)))[1]).values()
+    found.append((sol.ys.numpy(), *(bar.numpy() for bar in bars)))
+    for arrays in found[1:]:
+        for actual, expected in zip(arrays, found[0], strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (MLP((2, 4, 2), time="scaled_shifted"), (3, 2)),
+        (Convolutional((2, 4, 2), dimensions=1, groups=2), (3, 2, 5)),
+        (Sequential((Convolutional((2, 3)), Convolutional((3, 2), time="none"))), (3, 2, 5, 5)),
+    ],
+)
+def test_samples_are_told_apart(layer, shape):
+    """So that Numba solves an independent batch sample by sample, in threads."""
+    from ndereg.backends.numba.fields import sample_graph
+    from ndereg.backends.registry import load_backend
+    from ndereg.problem import prepare
+
+    y0 = np.random.default_rng(0).normal(size=shape)
+    problem = prepare(load_backend("numba"), model(0, layer), (0.0, 1.0), y0, batch="independent")
+    assert "sample" in sample_graph(problem).input_names

@@ -18,7 +18,7 @@ from ndereg.models.sklearn import (
     seconds_to_interpret,
 )
 
-EPOCHS = 12  # the checks pass with the default as well, and then take five times as long
+EPOCHS = 8  # the checks pass with the default as well, and then take five times as long
 
 
 # Two checks skip themselves: they need pandas, and an environment variable of SciPy.
