@@ -205,7 +205,8 @@ def _to_tolerance(
         worst = 0.0
         for left, right in pairs:
             size = float(np.nanmax(np.abs(right), initial=0.0))
-            difference = float(np.nanmax(np.abs(left - right), initial=0.0))
+            with np.errstate(invalid="ignore"):
+                difference = float(np.nanmax(np.abs(left - right), initial=0.0))
             worst = max(worst, difference / (atol + (rtol + trial.epsilon) * size + 1e-300))
         if pairs:
             rows.append(

@@ -24,9 +24,9 @@ Examples = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="How many (100 random ones; 1 of a field, further ones move y0 and args by 10 %). Ten "
-        "random examples at a time share method, field and structure, which are compiled; "
-        "everything else differs.",
+        help="How many (100 random ones; 1 of a field, further ones move y0 and args by 10 %). "
+        "Fifteen random examples at a time share what is compiled: field, method, structure; they "
+        "differ in numbers, spans, directions, tolerances, controllers, weights and cotangents.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the random numbers.")]

@@ -185,4 +185,4 @@ def _difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     if not np.array_equal(finite, np.isfinite(b)):
         return math.inf
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
-    return float(np.abs(a.astype(wide) - b.astype(wide))[finite].max(initial=0.0))
+    return float(np.abs(a[finite].astype(wide) - b[finite].astype(wide)).max(initial=0.0))

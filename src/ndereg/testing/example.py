@@ -81,6 +81,7 @@ class Example:
         given = "".join(f"    {key}={written(value)},\n" for key, value in options.items())
         args = "" if self.args is None else f"    args={written(self.args)},\n"
         return (
+            "from __future__ import annotations\n\n"
             "from fractions import Fraction\n\n"
             "import numpy as np\n\n"
             "import ndereg\n"

@@ -21,7 +21,7 @@ from ndereg.testing.deviation import Row
 from ndereg.testing.example import Example
 from ndereg.testing.families import Family
 
-PER_FAMILY = 10
+PER_FAMILY = 15
 """Examples that share what is compiled."""
 REPLAYS = 3
 """Steps replayed of each example."""
@@ -70,8 +70,10 @@ def check_example(example: Example, backends: Sequence[str] | None) -> tuple[Che
         report = example.crosscheck(backends=backends, **_checks(example))
     except Exception as error:
         verdict = "".join(traceback.format_exception(error))
-        code = example.code(backends=backends, **_checks(example))
-        return Checked(failure=Failure(verdict, code)), []
+        name = getattr(error, "backend", "reference")
+        names = backends if name.startswith("reference") else [name]
+        code = example.code(backends=names, **_checks(example))
+        return Checked(failure=Failure(verdict, code)), list(names or ())
     if report.ok:
         return Checked(report.rows), []
     names = list(dict.fromkeys(row.backend for row in report.failures))

@@ -107,7 +107,10 @@ class Trial:
                     solution = bench.solve(self.field, span, y0, self.args, **options)
                 return _outcome(bench, solution, d_y0, self._real(d_args))
         except Exception as error:
-            error.add_note(f"while cross-checking {self.summary} on the backend {bench.name!r}")
+            note = f"while cross-checking {self.summary} on the backend {bench.name!r}"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            error.backend = bench.name  # type: ignore[attr-defined]
             raise
 
     def _real(self, d_args: Any) -> Any:

@@ -90,8 +90,11 @@ class Solver:
             "t_end": jax.tree.map(split, time_of(carry)),
             "y_end": split(carry["y"]),
             "naccept": split(carry["naccept"]),
+            # rows of largest terms; "attempt" and "attempts" are no such rows
             "reductions": {
-                name: split(value) for name, value in carry.items() if name.startswith("at")
+                name: split(value)
+                for name, value in carry.items()
+                if name.startswith("at") and name[2:].isdigit()
             },
         }
         if loop.outputs is not None:
