@@ -15,7 +15,7 @@ from ndereg.field import Field
 from ndereg.plan.lower import lower
 from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint
 from ndereg.spec.controller import ConstantStep, PIDController
-from ndereg.spec.regularizer import ErrorEstimate, Regularizer, StiffnessEstimate
+from ndereg.spec.regularizer import ErrorEstimate, Local, Regularizer, StiffnessEstimate
 from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay
 from ndereg.spec.spec import Spec
 from ndereg.spec.status import SolveError, Status
@@ -68,6 +68,7 @@ __all__ = [
     "ExponentialDecay",
     "Field",
     "InverseDecay",
+    "Local",
     "NoAdjoint",
     "PIDController",
     "Regularizer",

@@ -16,6 +16,7 @@ import numpy as np
 
 from ndereg.backends.base import Array, Backend, Layout, Problem, layout_of
 from ndereg.backends.bound import BoundField
+from ndereg.backends.draws import uniform
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
@@ -23,8 +24,8 @@ from ndereg.field import is_compiled, resolve
 from ndereg.plan.lower import Plan, lower
 from ndereg.spec.adjoint import resolve_adjoint
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
-from ndereg.spec.regularizer import Regularizer, Term
-from ndereg.spec.spec import Batch, Spec
+from ndereg.spec.regularizer import LocalTerm, Regularizer, Term
+from ndereg.spec.spec import Batch, LocalStep, Spec
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import Structure, flatten
 
@@ -53,6 +54,7 @@ def prepare(
     batch: Batch = "joint",
     regularizer: Regularizer | None = None,
     adjoint: Any = "discrete",
+    key: Any = None,
     record: bool = False,
 ) -> Problem:
     """Check and flatten one call of ``solve``.
@@ -70,7 +72,7 @@ def prepare(
     field, args = resolve(field, args)
     chosen = resolve_method(method)
     control = _controller(controller, chosen)
-    terms = _terms(regularizer)
+    terms, local = _terms(regularizer)
     if batch not in ("joint", "independent"):
         raise ValueError(
             f"expected batch='joint' or batch='independent', received {batch!r}; try 'joint', one "
@@ -84,12 +86,15 @@ def prepare(
     )
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
     rtol, atol = _tolerances(backend, rtol, atol, measured=control.adaptive or bool(terms))
+    draws = None if local is None else uniform(backend, key, layout.samples, "ndereg.Local")
+    unbiased = local is not None and local.sampling == "unbiased"
     leaves, args_structure = _args(backend, args, layout.real_dtype)
     if is_compiled(field) or getattr(field, "in_place", False):
         _refuse_compiled(backend, layout.structure, args_structure)
     plan = _plan(
-        chosen, control.adaptive, tuple(terms), resolve_adjoint(adjoint), batch,
-        times is not None, bool(record),
+        chosen, control.adaptive,
+        tuple(term for term in terms if not isinstance(term, LocalTerm)),
+        resolve_adjoint(adjoint), batch, times is not None or unbiased, bool(record), local,
     )  # fmt: skip
     return Problem(
         spec=plan.spec,
@@ -111,6 +116,7 @@ def prepare(
         max_steps=_max_steps(max_steps),
         weights=tuple(terms.values()),
         given_times=(*given_span, t_eval),
+        draws=draws,
     )
 
 
@@ -345,14 +351,14 @@ def _controller(controller: Any, method: Tableau) -> Controller:
     )
 
 
-def _terms(regularizer: Any) -> dict[Term, float]:
-    """Terms and weights; equal terms are one, with the sum of their weights."""
+def _terms(regularizer: Any) -> tuple[dict[Term, float], LocalStep | None]:
+    """Terms over the steps, then those of a local step, and weights; equal terms are one."""
     if regularizer is None:
-        return {}
+        return {}, None
     if not isinstance(regularizer, Regularizer):
         raise TypeError(
-            "expected regularizer to be made of ndereg.ErrorEstimate(...) and "
-            f"ndereg.StiffnessEstimate(...), received {regularizer!r}; try "
+            "expected regularizer to be made of ndereg.ErrorEstimate(...), "
+            f"ndereg.StiffnessEstimate(...) and ndereg.Local(...), received {regularizer!r}; try "
             "ndereg.ErrorEstimate()"
         )
     terms: dict[Term, float] = {}
@@ -364,7 +370,19 @@ def _terms(regularizer: Any) -> dict[Term, float]:
                 f"expected finite weights in regularizer, received {weight} for {term}; try a "
                 "smaller factor"
             )
-    return terms
+    local = [term for term in terms if isinstance(term, LocalTerm)]
+    if not local:
+        return terms, None
+    kinds = {(term.sampling, term.through_state) for term in local}
+    if len(kinds) > 1:
+        raise ValueError(
+            "expected one kind of ndereg.Local in a regularizer, as there is one extra step, "
+            f"received {len(kinds)} that differ in sampling or through_state; try "
+            "ndereg.Local(a + 0.1 * b)"
+        )
+    ordered = {term: weight for term, weight in terms.items() if not isinstance(term, LocalTerm)}
+    ordered |= {term: terms[term] for term in local}
+    return ordered, LocalStep(tuple(term.term for term in local), *kinds.pop())
 
 
 def _first_step(backend: Backend, first_step: Any) -> Any:

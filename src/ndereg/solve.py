@@ -88,8 +88,10 @@ class Face:
             What ``penalty`` is made of.
         adjoint : {"discrete", "backsolve", "none"} or an adjoint such as ``Discrete(...)``
             How gradients are computed.
-        key : int or key of the framework
-            Seed of what is random; nothing in a deterministic solve reads it.
+        key : int, or key of the framework
+            What random choices are drawn from; only ``ndereg.Local`` makes one. An int gives the
+            same choice on every backend. Otherwise a ``numpy.random.Generator``, a
+            ``torch.Generator`` or a key of ``jax.random``, also one inside a transformation.
         record : bool
             Keep every attempted step in ``steps``.
         throw : bool
@@ -119,7 +121,7 @@ class Face:
             self.backend, field, t_span, y0, args,
             t_eval=t_eval, method=method, rtol=rtol, atol=atol, controller=controller,
             first_step=first_step, max_steps=max_steps, batch=batch, regularizer=regularizer,
-            adjoint=adjoint, record=record,
+            adjoint=adjoint, key=key, record=record,
         )  # fmt: skip
         result = compile_on(problem.spec, self.backend).solve(problem)
         return _present(self.backend, problem, result, throw)
@@ -180,7 +182,7 @@ class Face:
             backend, field, t_span, y0, args,
             t_eval=t_eval, method=method, rtol=rtol, atol=atol, controller=controller,
             first_step=first_step, max_steps=max_steps, batch=batch, regularizer=regularizer,
-            adjoint=adjoint, record=record,
+            adjoint=adjoint, key=key, record=record,
         )  # fmt: skip
         if isinstance(problem.spec.adjoint, NoAdjoint):
             raise ValueError(

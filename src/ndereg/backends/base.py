@@ -52,6 +52,16 @@ class Backend(Protocol):
     def times(self, values: Any, like: Array) -> Array:
         """Times as a float64 array (the widest real dtype there is) beside ``like``."""
 
+    key_types: str
+    """What :meth:`uniform` takes, in words."""
+
+    def uniform(self, key: object, count: int) -> Any:
+        """Return ``count`` float64 numbers from ``U(0, 1)``, drawn as the framework does it.
+
+        In NumPy, or an array that is only known when compiled; None if ``key`` is no key of the
+        framework. Integers are drawn from elsewhere, the same on all backends.
+        """
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Array]:
         """Parameters by name that the field carries itself (``torch.nn.Module``)."""
 
@@ -190,7 +200,9 @@ class Problem:
         Size of the first step, without a sign.
     max_steps : int
     weights : tuple of float
-        Of the terms of the penalty.
+        Of the terms of the penalty, those over the steps first.
+    draws : array (B,) or None
+        What a local regularizer chooses its times by, from ``U(0, 1)``.
     given_times : tuple
         ``t0``, ``t1`` and ``t_eval`` as the user gave them, for backends that differentiate by
         times.
@@ -215,6 +227,7 @@ class Problem:
     max_steps: int
     weights: tuple[float, ...]
     given_times: tuple[Any, Any, Any] = (None, None, None)
+    draws: Any = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +240,8 @@ class Result:
     penalty : array (B,), real dtype of the state
     nfev, nsteps, naccept, status : integer arrays (B,)
     steps : None or tuple of (attempts, B) arrays t, h, error, stiffness, accepted
+    picked : object or None
+        Between parts of a backend: one of the steps, where a local regularizer asks for one.
     """
 
     ys: Array
@@ -236,6 +251,7 @@ class Result:
     naccept: Array
     status: Array
     steps: tuple[Array, ...] | None = None
+    picked: Any = None
 
 
 @lru_cache(maxsize=1024)

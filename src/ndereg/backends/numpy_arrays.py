@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+
+from ndereg.backends.base import Problem
 
 
 @cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """Plain name of a dtype; NumPy takes a microsecond and a half to say it."""
     return str(dtype)
+
+
+def unshared(problem: Problem) -> Problem:
+    """The problem with arrays of its own, which a later reverse pass finds as they were."""
+    args = tuple(arg.copy() for arg in problem.args)
+    return replace(problem, y0=problem.y0.copy(), args=args)
 
 
 class NumpyArrays:
@@ -32,8 +41,12 @@ class NumpyArrays:
                     "of floats"
                 )
             return np.asarray(value)
-        if isinstance(value, numbers.Number):
+        if isinstance(value, numbers.Integral | float | complex):
             return np.asarray(value)
+        if isinstance(value, numbers.Real):  # a fraction, say
+            return np.asarray(float(value))
+        if isinstance(value, numbers.Complex):
+            return np.asarray(complex(value))
         received = f"{type(value).__module__}.{type(value).__qualname__}"
         raise TypeError(
             f"expected {what} to be a NumPy array, received {received}; try numpy.asarray({what}), "
@@ -65,6 +78,12 @@ class NumpyArrays:
     def times(self, values: Any, like: Any) -> Any:
         """float64."""
         return np.asarray(values, dtype=np.float64)
+
+    key_types = "a numpy.random.Generator"
+
+    def uniform(self, key: object, count: int) -> Any:
+        """The next numbers of a ``numpy.random.Generator``."""
+        return key.random(count) if isinstance(key, np.random.Generator) else None
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """NumPy fields carry no parameters of their own."""

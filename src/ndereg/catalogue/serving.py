@@ -33,7 +33,8 @@ def refuse_unserved(spec: Spec) -> None:
             f"{method.name!r}, which has none; try controller=ndereg.ConstantStep(dt), or one of "
             f"{_serving('error')}"
         )
-    for term in spec.terms:
+    local = () if spec.local is None else spec.local.terms
+    for term in (*spec.terms, *local):
         for row in term.needs:
             if not offers(method, row):
                 raise ValueError(
@@ -44,7 +45,15 @@ def refuse_unserved(spec: Spec) -> None:
         raise ValueError(
             "expected adjoint='discrete' for a regularizer over the steps of the solve "
             f"({', '.join(type(term).__name__ for term in spec.terms)}), received 'backsolve', "
-            "which forgets the steps; try adjoint='discrete'"
+            "which forgets the steps; try adjoint='discrete', or ndereg.Local(...), which works "
+            "with every adjoint"
+        )
+    through_state = spec.local is not None and spec.local.through_state
+    if through_state and isinstance(spec.adjoint, Backsolve) and spec.batch == "independent":
+        raise ValueError(
+            "expected adjoint='discrete' for ndereg.Local(through_state=True) with "
+            "batch='independent', received 'backsolve', whose samples share the times at which it "
+            "is interrupted; try adjoint='discrete', or through_state=False"
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+from ndereg.backends.draws import stream
 
 Parameters = dict[str, Any]
 """``{name: array or Parameters}``; names hold no dots."""
@@ -63,23 +64,6 @@ def map_leaves(function: Callable[..., Any], tree: Mapping[str, Any], *rest: Any
         else function(value, *(other[name] for other in rest))
         for name, value in tree.items()
     }
-
-
-def stream(seed: int, name: str) -> np.random.Generator:
-    """Return the random stream of one named array.
-
-    Philox is counter-based and specified, so a seed means the same numbers on every platform; a
-    stream for each name means that adding a layer does not change how the others start.
-
-    Raises
-    ------
-    ValueError
-        If ``seed`` is not an integer in ``[0, 2**64)``.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
-        raise ValueError(f"expected a seed in [0, 2**64), received {seed!r}; try a small integer")
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return np.random.Generator(np.random.Philox(key=int(seed) << 64 | int.from_bytes(digest)))
 
 
 def fan_in_uniform(

@@ -13,6 +13,7 @@ from ndereg.plan.control import (
     finish_program,
     seed_program,
 )
+from ndereg.plan.local import LocalPlan, local_plan, pick_program
 from ndereg.plan.observables import Observables, Stages, record_interpolant, record_stages
 from ndereg.plan.program import Evaluate, Program, Slot
 from ndereg.plan.start import first_program
@@ -54,6 +55,10 @@ class Plan:
         step before.
     read_adjoint : Program or None
         ``(theta, y_theta_bar) -> y_bar, Q0_bar, ...``.
+    pick : Program or None
+        ``(accept, count, uniform) -> pick, uniform``, one of the accepted steps at random.
+    local : LocalPlan or None
+        The extra step of a local regularizer.
     carried : bool
         The last stage of a step is the first of the next one (FSAL): ``step`` takes ``k1``.
     shared : bool
@@ -76,6 +81,8 @@ class Plan:
     adjoint: Program | None
     adjoint_dense: Program | None
     read_adjoint: Program | None
+    pick: Program | None
+    local: LocalPlan | None
     carried: bool
     shared: bool
 
@@ -119,6 +126,8 @@ def lower(spec: Spec) -> Plan:
         adjoint=adjoint,
         adjoint_dense=adjoint_dense,
         read_adjoint=read_adjoint,
+        pick=pick_program() if spec.local and spec.local.sampling == "biased" else None,
+        local=local_plan(spec),
         carried=carried,
         shared=shared,
     )

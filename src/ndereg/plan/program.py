@@ -189,11 +189,15 @@ class Program:
         return dict(self.outputs).get(name)
 
     def pruned(self) -> Program:
-        """Without the instructions, maps and inputs that no output needs."""
+        """Without the instructions, maps and inputs that no output needs.
+
+        A ``Pullback`` is needed for what it adds to the cotangent of args.
+        """
         needed = {slot for _, slot in self.outputs}
         kept: list[Instruction] = []
         for instruction in reversed(self.body):
-            if needed.isdisjoint(writes(instruction)):
+            effect = isinstance(instruction, Pullback)
+            if not effect and needed.isdisjoint(writes(instruction)):
                 continue
             if isinstance(instruction, Evaluate) and instruction.map not in needed:
                 instruction = replace(instruction, map=None)

@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 
 Reduce = Literal["sum", "mean", "max"]
 REDUCTIONS: tuple[Reduce, ...] = ("sum", "mean", "max")
+Sampling = Literal["unbiased", "biased"]
+SAMPLINGS: tuple[Sampling, ...] = ("unbiased", "biased")
 
 
 class StepObservables(Protocol):
@@ -129,6 +131,94 @@ class StiffnessEstimate(Term):
         """``S / stability_size (· |h|)``."""
         scaled = step.stiffness * (1.0 / step.stability_size)
         return scaled * step.size if self.times_step else scaled
+
+
+@dataclass(frozen=True)
+class LocalTerm(Term):
+    """An observable of one extra step; what :class:`Local` is made of."""
+
+    term: Term
+    sampling: Sampling
+    through_state: bool
+    reduce = "sum"
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Rows of the method that the observable reads."""
+        return self.term.needs
+
+    def value(self, step: StepObservables) -> Any:
+        """Return the observable of the extra step."""
+        return self.term.value(step)
+
+
+@dataclass(frozen=True)
+class Local(Regularizer):
+    """One extra step from a random time of the solution, which any adjoint can differentiate.
+
+    After the solve, one step of its own method is taken from ``(t_reg, sol(t_reg))`` towards
+    ``t1``, with the automatic first step size; its contribution is the penalty. As published, the
+    state, the first stage and the step size it starts from are constants of the gradient: only
+    the later stages depend on the parameters. Pal, Edelman, Rackauckas, "Locally Regularized
+    Neural Differential Equations", ICML 2023 (arXiv:2303.02262).
+
+    The solve needs a ``key``. With ``batch="independent"`` every sample has a time of its own.
+
+    Parameters
+    ----------
+    heuristic : Regularizer
+        What the step contributes, such as ``ErrorEstimate()`` or a weighted sum. There is one
+        step, so that ``reduce`` says nothing.
+    sampling : {"unbiased", "biased"}
+        ``t_reg`` uniform over the time span, or the start of an accepted step of the solve, each
+        as likely as another. A sample without an accepted step then contributes 0.
+    through_state : bool
+        Let the gradient through ``sol(t_reg)`` and the first stage as well; the step size stays a
+        constant.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``heuristic`` is not a regularizer over a step, or ``sampling`` is unknown.
+
+    Examples
+    --------
+    >>> regularizer = ErrorEstimate() + 0.1 * Local(StiffnessEstimate(), sampling="biased")
+    >>> [weight for weight, _ in regularizer.terms()]
+    [1.0, 0.1]
+    """
+
+    heuristic: Regularizer
+    sampling: Sampling = "unbiased"
+    through_state: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.heuristic, Regularizer):
+            raise TypeError(
+                "expected heuristic to be a regularizer such as ndereg.ErrorEstimate(), received "
+                f"{self.heuristic!r}; try ndereg.Local(ndereg.ErrorEstimate())"
+            )
+        if any(isinstance(term, LocalTerm) for _, term in self.heuristic.terms()):
+            raise ValueError(
+                f"expected a heuristic over one step, received {self.heuristic!r}; try the "
+                "heuristic inside of it, or a sum of two"
+            )
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(
+                f"expected sampling to be one of {', '.join(SAMPLINGS)}, received "
+                f"{self.sampling!r}; try 'unbiased'"
+            )
+        if not isinstance(self.through_state, bool):
+            raise TypeError(
+                f"expected a bool for through_state, received {self.through_state!r}; try False"
+            )
+
+    def terms(self) -> tuple[tuple[float, Term], ...]:
+        """Return the terms of the heuristic, each over the extra step."""
+        return tuple(
+            (weight, LocalTerm(term, self.sampling, self.through_state))
+            for weight, term in self.heuristic.terms()
+        )
 
 
 @dataclass(frozen=True)

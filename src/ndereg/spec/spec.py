@@ -6,11 +6,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ndereg.spec.adjoint import Adjoint, Discrete
-from ndereg.spec.regularizer import Term
+from ndereg.spec.regularizer import Sampling, Term
 from ndereg.spec.tableau import Tableau
 
 Batch = Literal["joint", "independent"]
 _DISCRETE = Discrete()
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """One extra step from a random time, and what it contributes to the penalty.
+
+    Attributes
+    ----------
+    terms : tuple of Term
+        Their weights follow those of the terms over the steps of the solve.
+    sampling, through_state
+        As :class:`ndereg.Local` has them.
+    """
+
+    terms: tuple[Term, ...]
+    sampling: Sampling = "unbiased"
+    through_state: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,9 @@ class Spec:
         Whether output times are answered from the interpolant.
     record : bool
         Whether every attempted step is recorded.
+    local : LocalStep or None
+        The extra step whose observables are part of the penalty. One from an unbiased time is
+        read off the interpolant, and so needs ``dense``.
 
     Examples
     --------
@@ -51,3 +71,4 @@ class Spec:
     batch: Batch = "joint"
     dense: bool = False
     record: bool = False
+    local: LocalStep | None = None

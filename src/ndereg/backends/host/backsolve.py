@@ -88,7 +88,13 @@ def _augmented(
             f"t_eval of shape {tuple(problem.t_eval.shape)}; try adjoint='discrete'"
         )
     spec = replace(
-        problem.spec, batch="joint", adjoint=NoAdjoint(), dense=False, record=False, terms=()
+        problem.spec,
+        batch="joint",
+        adjoint=NoAdjoint(),
+        dense=False,
+        record=False,
+        terms=(),
+        local=None,
     )
     shape = tuple(problem.y0.shape)
     shapes = (shape, shape, *(tuple(arg.shape) for arg in problem.args))
@@ -120,4 +126,5 @@ def _augmented(
         t_eval=None,
         first_step=None,
         weights=(),
+        draws=None,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ndereg.backends.base import Result
+from ndereg.backends.host.local import Start
 from ndereg.backends.host.machine import HostMachine, is_joint
 from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runners
@@ -35,6 +36,7 @@ class Tape:
     t_end: Any = None
     y_end: Any = None
     naccept: Any = None
+    picked: Any = None
     reductions: dict[str, Any] = field(default_factory=dict)
 
 
@@ -83,6 +85,10 @@ class _Loop:
             if term.reduce == "max":
                 self.reductions[f"at{i}"] = machine.scalars_of(None) - 1.0
         self.outputs = open_outputs(runners, machine) if self.spec.dense else None
+        self.picked: Start | None = None
+        if runners.plan.pick is not None:
+            self.picked = Start(self.t, self.y, row=scalar(-1.0))
+            self.draws = machine.draws(problem.draws)
         self.recorded: list[tuple[Any, ...]] = []
         self.running = True
         self.standing_in: Any = None
@@ -160,6 +166,8 @@ class _Loop:
         if self.outputs is not None and counts[0]:
             row.emissions, used = self.outputs.emit(self.t, h, t_next, self.y, step, counts[0])
             self.nfev = self.nfev + used
+        if self.picked is not None:
+            self._pick(self.picked, accept)
         if self.tape is not None:
             self.tape.checkpoints.offer(self.rows, self.y)
             self.tape.rows.append(row)
@@ -167,6 +175,16 @@ class _Loop:
         self.y = machine.select(accept, step["y1"], self.y)
         if "k_next" in step:
             self.k1 = machine.select(accept, step["k_next"], self.k1)
+
+    def _pick(self, picked: Start, accept: Any) -> None:
+        """Decide whether the step is the one that a local regularizer starts from."""
+        machine = self.machine
+        values = {"accept": accept, "count": self.naccept, "uniform": self.draws}
+        decision = self.runners.pick(machine.control, values)
+        pick, self.draws = decision["pick"], decision["uniform"]
+        picked.t = machine.select(pick, self.t, picked.t)
+        picked.y = machine.select(pick, self.y, picked.y)
+        picked.row = machine.select(pick, float(self.rows), picked.row)
 
     def _record(self, h: Any, measured: dict[str, Any], accept: Any, attempted: Any) -> None:
         if not self.spec.record:
@@ -192,6 +210,8 @@ class _Loop:
         if self.tape is not None:
             self.tape.t_end, self.tape.y_end, self.tape.naccept = self.t, self.y, self.naccept
             self.tape.reductions = self.reductions
+            if self.picked is not None:
+                self.tape.picked = self.picked.row
         steps = None
         if self.spec.record:
             columns = list(zip(*self.recorded, strict=True)) or [()] * 5
@@ -204,4 +224,5 @@ class _Loop:
             naccept=machine.counter(self.naccept),
             status=machine.counter(self.status),
             steps=steps,
+            picked=self.picked,
         )

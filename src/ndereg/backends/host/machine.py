@@ -27,6 +27,9 @@ class HostMachine(Machine, Protocol):
     def constant(self, value: float) -> Any:
         """Return a control scalar that stays as it is throughout the solve."""
 
+    def draws(self, values: Any) -> Any:
+        """Numbers ``(B,)``, in NumPy, as control scalars."""
+
     def read(self, value: Any) -> Any:
         """A scalar that a vector program computed, as a control scalar (one host read if joint)."""
 

@@ -10,7 +10,12 @@ from ndereg.backends.interpreter import Runners
 
 
 def pull_back(
-    runners: Runners, machine: HostMachine, tape: Tape, ys_bar: Any, penalty_bar: Any
+    runners: Runners,
+    machine: HostMachine,
+    tape: Tape,
+    ys_bar: Any,
+    penalty_bar: Any,
+    picked_bar: Any = None,
 ) -> Any:
     """Return the cotangent of ``y0``; that of args is accumulated in ``machine.args_bar``.
 
@@ -19,6 +24,8 @@ def pull_back(
     ys_bar : array
         Shaped like ``Result.ys``.
     penalty_bar : array (B,)
+    picked_bar : array (B, n) or None
+        Cotangent of the state at the start of the row that was picked.
     """
     plan, problem = runners.plan, machine.problem
     constants: dict[str, Any] = {
@@ -51,6 +58,9 @@ def pull_back(
         name = "adjoint_dense" if inner else "adjoint"
         out = getattr(runners, name)(machine, {**values, **inner, "y1_bar": y_bar})
         y_bar = out["y_bar"] if direct is None else out["y_bar"] + direct
+        if picked_bar is not None:
+            here = tape.picked == float(index)
+            y_bar = machine.select(here, y_bar + picked_bar, y_bar)
         if plan.shared:
             carried = {
                 "k_next": out["k1"],

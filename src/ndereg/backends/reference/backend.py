@@ -9,10 +9,11 @@ import numpy as np
 
 from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.backsolve import backsolve
+from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Tape, integrate
 from ndereg.backends.host.reverse import pull_back
 from ndereg.backends.interpreter import Runners
-from ndereg.backends.numpy_arrays import NumpyArrays
+from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import field_pullback
 from ndereg.plan.checkpoint import Checkpoints
@@ -38,30 +39,40 @@ class ReferenceSolver:
 
     def __init__(self, plan: Plan) -> None:
         self.runners = Runners(plan)
+        self.local = local_runners(plan)
 
     def solve(self, problem: Problem) -> Result:
         """Forward only."""
+        extra = ExtraStep(np, self.local, problem)
         with np.errstate(all="ignore"):
-            return integrate(self.runners, self.machine(problem), None)
+            result = integrate(self.runners, self.machine(extra.opened), None)
+            return extra.close(lambda: self.machine(problem), result)
 
     def solve_vjp(
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Forward with a tape; the pullback runs the transposed programs."""
+        problem = unshared(problem)
         vjp = self.field_pullback(problem)
+        extra = ExtraStep(np, self.local, problem)
         discrete = isinstance(problem.spec.adjoint, Discrete)
         tape = Tape(Checkpoints(problem.spec.adjoint.checkpoints)) if discrete else None
         with np.errstate(all="ignore"):
-            result = integrate(self.runners, self.machine(problem), tape)
+            result = integrate(self.runners, self.machine(extra.opened), tape)
+            result = extra.close(lambda: self.machine(problem), result)
+        ys = None if tape is not None else result.ys.copy()
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
             with np.errstate(all="ignore"):
-                if tape is None:
-                    return backsolve(
-                        _ARRAYS, _solve, problem, vjp, result.ys, ys_bar, np.broadcast_to
-                    )
                 machine = self.machine(problem, vjp)
-                y0_bar = pull_back(self.runners, machine, tape, ys_bar, penalty_bar)
+                state_bar = extra.pull(machine, penalty_bar)
+                if tape is None:
+                    part, *given = extra.interrupted(ys, ys_bar, state_bar)
+                    y0_bar, bars = backsolve(_ARRAYS, _solve, part, vjp, *given, np.broadcast_to)
+                    machine.accumulate(bars)
+                else:
+                    bar, picked_bar = extra.among_outputs(ys_bar, state_bar)
+                    y0_bar = pull_back(self.runners, machine, tape, bar, penalty_bar, picked_bar)
                 return y0_bar, [np.asarray(bar) for bar in machine.args_bar]
 
         return result, pullback

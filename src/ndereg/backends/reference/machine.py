@@ -90,6 +90,9 @@ class NumpyMachine(ArrayMachine):
     def scalar(self, value: float | bool) -> Any:
         return value if self.joint else np.full((self.layout.samples, 1), value)
 
+    def draws(self, values: Any) -> Any:
+        return float(values[0]) if self.joint else np.asarray(values).reshape(-1, 1)
+
     def read(self, value: Any) -> Any:
         return value.reshape(()).item() if self.joint and self.is_array(value) else value
 

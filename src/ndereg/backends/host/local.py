@@ -1,0 +1,206 @@
+"""The extra step of a local regularizer, on the arrays of eager frameworks.
+
+The solve hands on where the step starts: a random time of its interpolant, or the start of one of
+its steps. What then counts as constant of the gradient is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ndereg.backends.base import Problem, Result
+from ndereg.backends.host.machine import HostMachine, is_joint
+from ndereg.backends.insertion import insert, remove, with_time
+from ndereg.backends.interpreter import Runner, Runners
+from ndereg.plan.lower import Plan
+from ndereg.plan.program import Program
+from ndereg.spec.controller import CONTROL_PARAMETERS
+from ndereg.spec.status import Status
+
+
+@dataclass
+class Start:
+    """Where the extra step of every sample starts.
+
+    Attributes
+    ----------
+    t : control scalar
+    y : array (B, n)
+    row : control scalar or None
+        Row of the tape that starts there.
+    """
+
+    t: Any
+    y: Any
+    row: Any = None
+
+
+@dataclass
+class Taken:
+    """A step that was taken: its constants, and which samples took one."""
+
+    values: dict[str, Any]
+    ok: Any
+
+
+def local_runners(plan: Plan, make: Callable[[Program], Any] = Runner) -> Runners | None:
+    """Programs of the extra step, ready to run; None where there is none."""
+    return None if plan.local is None else Runners(plan.local, make)
+
+
+class ExtraStep:
+    """The extra step of one solve; of a solve without one, the solve as it is.
+
+    Parameters
+    ----------
+    xp : module
+        ``numpy`` or ``torch``.
+    runners : Runners or None
+        Of :func:`local_runners`.
+    problem : Problem
+        As it was asked for.
+
+    Attributes
+    ----------
+    opened : Problem
+        What is to be solved: with the random times among the output times, unless the solve is to
+        pick one of its own steps.
+    """
+
+    def __init__(self, xp: Any, runners: Runners | None, problem: Problem) -> None:
+        self.opened = self._problem = problem
+        self._xp, self._runners = xp, runners
+        self._position: Any = None
+        self._start: Start | None = None
+        self.taken: Taken | None = None
+        if problem.spec.local is not None and problem.spec.local.sampling == "unbiased":
+            draws = np.asarray(problem.draws).reshape(problem.layout.samples, 1)
+            self._time = problem.t0 + draws * (problem.t1 - problem.t0)
+            self.opened, self._position = self._with_time(self._time)
+
+    def _with_time(self, time: Any) -> tuple[Problem, Any]:
+        problem = self._problem
+        direction = 1.0 if problem.t1 >= problem.t0 else -1.0
+        t_eval, position = with_time(problem.t_eval, problem.t1, time, direction)
+        return replace(problem, t_eval=t_eval), position
+
+    def close(self, machine: Callable[[], HostMachine], result: Result) -> Result:
+        """Take the step; turn the result of ``opened`` into that of the problem."""
+        if self._runners is None:
+            return result
+        problem, joint = self._problem, self._problem.layout.batch is None
+        ready = machine()
+        self._shape = ready.blank(1).shape
+        if self._position is None:
+            self._start = result.picked
+        else:
+            ys, y = remove(self._xp, self._placed(self._position, result.ys), result.ys)
+            time: Any = float(self._time[0, 0]) if joint else ready.draws(self._time)
+            self._start = Start(time, y.reshape(problem.y0.shape))
+            if problem.t_eval is None:
+                ys = ys.reshape(problem.y0.shape)
+            result = replace(result, ys=ys)
+        assert self._start is not None
+        penalty, evaluations, self.taken = take_step(self._runners, ready, self._start)
+        return replace(
+            result,
+            penalty=result.penalty + penalty,
+            nfev=result.nfev + ready.counter(evaluations),
+            picked=None,
+        )
+
+    def pull(self, machine: HostMachine, penalty_bar: Any) -> Any:
+        """Return the cotangent of the state the step starts from, None where there is none."""
+        if self._runners is None:
+            return None
+        return pull_step(self._runners, machine, self.taken, penalty_bar)
+
+    def among_outputs(self, ys_bar: Any, state_bar: Any) -> tuple[Any, Any]:
+        """Return the cotangents of the outputs of ``opened`` and of the step that it picked."""
+        if self._position is None:
+            return ys_bar, state_bar
+        return self._inserted(ys_bar, state_bar), None
+
+    def interrupted(self, ys: Any, ys_bar: Any, state_bar: Any) -> tuple[Problem, Any, Any]:
+        """Return what the continuous adjoint integrates through: problem, outputs, cotangents."""
+        if state_bar is None:
+            return self._problem, ys, ys_bar
+        assert self._start is not None
+        problem, self._position = self._with_time(np.full((1, 1), self._start.t))
+        return problem, self._inserted(ys, self._start.y), self._inserted(ys_bar, state_bar)
+
+    def _inserted(self, ys: Any, value: Any) -> Any:
+        samples, _, *entries = self._shape
+        if self._problem.t_eval is None:
+            ys = ys.reshape((samples, 1, *entries))
+        if value is None:
+            value = self._xp.zeros_like(ys[:, :1])
+        value = value.reshape((samples, 1, *entries))
+        return insert(self._xp, self._placed(self._position, ys), ys, value)
+
+    def _placed(self, position: Any, like: Any) -> Any:
+        xp = self._xp
+        return position if xp is np else xp.as_tensor(position, device=like.device)
+
+
+def take_step(
+    runners: Runners, machine: HostMachine, start: Start
+) -> tuple[Any, Any, Taken | None]:
+    """Return the penalty (B,) of the extra step, its evaluations, and what its reverse pass reads.
+
+    A sample that picked none of its steps has the penalty 0; one whose solution is not known there
+    has nan, and no gradient.
+    """
+    problem = machine.problem
+    joint = is_joint(machine)
+    direction = 1.0 if problem.t1 >= problem.t0 else -1.0
+    span = (problem.t1 - start.t) * direction
+    if start.row is not None:
+        span = machine.select(start.row >= 0, span, 0.0)
+    if problem.t0 == problem.t1:
+        return machine.vector(machine.scalars_of(None)), machine.scalar(0.0), None
+    constants = dict(zip(CONTROL_PARAMETERS, problem.parameters, strict=True))
+    constants |= {"rtol": problem.rtol, "atol": problem.atol, "direction": direction}
+    constants["first_step"] = problem.dt
+    values = {name: machine.constant(value) for name, value in constants.items()}
+    values |= {f"weight{i}": weight for i, weight in enumerate(problem.weights)}
+    values |= {"t": start.t, "y": start.y, "span": span}
+    begun = runners.start(machine, values)
+    ok = machine.read(begun["status"]) == float(Status.RUNNING)
+    h = machine.read(begun["h"])
+    some = machine.summary([ok], [])[0][0]
+    evaluations = machine.select(ok, float(runners.evaluations("step")), 0.0)
+    evaluations = evaluations + float(runners.evaluations("start"))
+    nothing = machine.scalars_of(None)
+    if not some:
+        return machine.vector(nothing + np.nan), evaluations, None
+    k1 = begun["k1"]
+    if not joint:
+        h = machine.select(ok, h, 0.0)
+        values["y"], k1 = machine.stand_in(ok, start.y), machine.stand_in(ok, k1)
+    values |= {"h": h, "k1": k1}
+    penalty = runners.step(machine, values)["penalty"]
+    if not joint:
+        penalty = machine.select(ok, penalty, np.nan)
+    if start.row is not None:
+        penalty = machine.select(start.row >= 0, penalty, nothing if joint else 0.0)
+    return machine.vector(nothing + penalty), evaluations, Taken(values, ok)
+
+
+def pull_step(runners: Runners, machine: HostMachine, taken: Taken | None, penalty_bar: Any) -> Any:
+    """Return the cotangent of the state where the step starts, None where that is a constant.
+
+    That of args is accumulated in ``machine.args_bar``.
+    """
+    through_state = runners.plan.rule.through_state
+    if taken is None:
+        return machine.zeros() if through_state else None
+    bar = machine.scalars_of(penalty_bar)
+    if not is_joint(machine):
+        bar = machine.select(taken.ok, bar, 0.0)
+    found = runners.adjoint(machine, {**taken.values, "penalty_bar": bar}).get("y_bar")
+    return found if found is not None or not through_state else machine.zeros()

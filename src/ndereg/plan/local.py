@@ -1,0 +1,95 @@
+"""The extra step of a local regularizer: where it starts, what it contributes, its transpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ndereg.plan.builder import Builder, Value, where
+from ndereg.plan.observables import Observables, record_stages
+from ndereg.plan.program import Program
+from ndereg.plan.start import first_program
+from ndereg.plan.transpose import transpose
+from ndereg.spec.spec import LocalStep, Spec
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """The programs of the extra step.
+
+    Attributes
+    ----------
+    spec : Spec
+        What was lowered.
+    start : Program
+        ``(t, y, span) -> status, h, k1`` as before the first step of a solve, ``span`` being what
+        is left of the time. With constant steps ``h`` is the given ``first_step``.
+    step : Program
+        ``(t, h, y, k1, rtol, atol, weight0, ...) -> penalty``.
+    adjoint : Program
+        The step transposed, ``(..., penalty_bar) -> y_bar`` where the gradient goes through the
+        state, and else without an output: the cotangents of args are all there is. ``k1`` then is
+        a constant; otherwise it is evaluated again.
+    """
+
+    spec: Spec
+    start: Program
+    step: Program
+    adjoint: Program
+
+    @property
+    def rule(self) -> LocalStep:
+        """What was asked for."""
+        assert self.spec.local is not None
+        return self.spec.local
+
+    def programs(self) -> dict[str, Program]:
+        """All programs by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Program)}
+
+
+def local_plan(spec: Spec) -> LocalPlan | None:
+    """Lower the extra step; None where there is none."""
+    if spec.local is None:
+        return None
+    through_state = spec.local.through_state
+    recomputed, penalty = _step(spec, carried=not through_state)
+    return LocalPlan(
+        spec=spec,
+        start=first_program(spec.adaptive, carried=True, adaptive=True),
+        step=_step(spec, carried=True)[0],
+        adjoint=transpose(recomputed, [(penalty, "penalty_bar")], ["y"] if through_state else []),
+    )
+
+
+def _step(spec: Spec, carried: bool) -> tuple[Program, str]:
+    """The step and the slot of its penalty."""
+    assert spec.local is not None
+    builder = Builder()
+    seen = Observables(builder, spec.tableau, record_stages(builder, spec.tableau, carried))
+    penalty: Value | None = None
+    for i, term in enumerate(spec.local.terms, len(spec.terms)):
+        value = term.value(seen) * builder.input(f"weight{i}", "scalar")
+        penalty = value if penalty is None else penalty + value
+    assert penalty is not None
+    program = builder.program("local", {"penalty": penalty})
+    return program, penalty.slot
+
+
+def pick_program() -> Program:
+    """``(accept, count, uniform) -> (pick, uniform)``: one of the accepted steps, all as likely.
+
+    A reservoir of one (Vitter 1985, doi:10.1145/3147.3165), so that no step has to be kept: the
+    step after ``count`` others replaces what was picked with probability ``1 / (count + 1)``. What
+    that decision leaves undecided of the uniform number is uniform again and serves the next.
+    """
+    builder = Builder()
+    accept = builder.input("accept", "flag")
+    uniform = builder.input("uniform", "scalar")
+    others = builder.input("count", "scalar")
+    scaled = uniform * (others + 1.0)
+    taken = scaled < 1.0
+    rest = (scaled - 1.0) / where(others.equals(0.0), 1.0, others)
+    return builder.program(
+        "pick",
+        {"pick": accept & taken, "uniform": where(accept, where(taken, scaled, rest), uniform)},
+    )
