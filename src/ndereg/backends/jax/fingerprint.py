@@ -20,7 +20,13 @@ import numpy as np
 MOST_PARTS = 5000
 """Parts of a field that are looked at; what is larger is traced on every call."""
 
-_LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "builtins", "math", "functools")
+SMALL_ARRAY = 1 << 14
+"""Bytes up to which the entries of a NumPy array are looked at."""
+
+_LIBRARIES = (
+    *("jax", "jaxlib", "numpy", "scipy", "builtins", "math", "functools", "ndereg"),
+    *("array_api_compat", "diffrax", "equinox", "flax", "optax"),
+)
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic)
 _OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, np.dtype)
 
@@ -78,6 +84,8 @@ class Fingerprint:
         if isinstance(value, (jax.Array, np.ndarray)):
             self.arrays.append(value)
             yield ("array", id(value))
+            if self._plain and isinstance(value, np.ndarray) and value.nbytes <= SMALL_ARRAY:
+                yield value.tobytes()  # it may change in place
         else:
             yield from self._composite(value)
 
@@ -120,21 +128,44 @@ class Fingerprint:
             return
         yield from self._parts(value.__defaults__)
         yield from self._parts(value.__kwdefaults__)
+        yield from self._parts(vars(value))
+        names = _names_read(value.__code__)
         for cell in value.__closure__ or ():
             try:
-                yield from self._parts(cell.cell_contents)
+                yield from self._named(cell.cell_contents, names)
             except ValueError:  # not assigned yet
                 yield "empty"
-        for name in _globals_read(value.__code__):
+        for name in names:
             if name in value.__globals__:
                 yield name
-                yield from self._parts(value.__globals__[name])
+                yield from self._named(value.__globals__[name], names)
+
+    def _named(self, value: Any, names: tuple[str, ...]) -> Iterator[Hashable]:
+        """Of the user's modules and classes, what the code has names for."""
+        if not isinstance(value, (types.ModuleType, type)) or _of_library(value):
+            yield from self._parts(value)
+            return
+        yield ("object", value)
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = len(self._seen)
+        self._alive.append(value)
+        for name in names:
+            if name in vars(value):
+                yield name
+                yield from self._named(vars(value)[name], names)
+
+
+def _of_library(value: Any) -> bool:
+    """Whether it belongs to a library that nobody changes while a program runs."""
+    home = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+    return home.split(".")[0] in _LIBRARIES
 
 
 @functools.lru_cache(maxsize=1024)
-def _globals_read(code: types.CodeType) -> tuple[str, ...]:
+def _names_read(code: types.CodeType) -> tuple[str, ...]:
     names = dict.fromkeys(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= dict.fromkeys(_globals_read(constant))
+            names |= dict.fromkeys(_names_read(constant))
     return tuple(names)

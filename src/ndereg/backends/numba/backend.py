@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,13 @@ from ndereg.backends.numba.fields import (
 )
 from ndereg.backends.numba.forward import COUNTS, INFO
 from ndereg.backends.numba.modules import SolveModule, build
-from ndereg.backends.numpy_arrays import NumpyArrays
+from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.tracing import field_pullback
 from ndereg.field import is_compiled
 from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete
 from ndereg.trace import Graph
-
-THREADS = int(os.environ.get("NDEREG_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
-"""Threads over the samples of an independent batch."""
 
 
 class NumbaBackend(NumpyArrays):
@@ -64,6 +62,7 @@ class NumbaSolver:
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Forward, keeping what the compiled reverse pass needs."""
+        problem = unshared(problem)
         if not isinstance(self.plan.spec.adjoint, Discrete):
             return self._backsolve(problem)
         try:
@@ -109,13 +108,14 @@ class NumbaSolver:
         """Solve; the augmented system of the continuous adjoint runs on the reference loop."""
         vjp = field_pullback(problem)
         result = self.solve(problem)
+        ys = result.ys.copy()
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
             with np.errstate(all="ignore"):
                 return backsolve(
                     NumbaBackend(),
                     lambda plan, part: ReferenceSolver(plan).solve(part),
-                    problem, vjp, result.ys, ys_bar, np.broadcast_to,
+                    problem, vjp, ys, ys_bar, np.broadcast_to,
                 )  # fmt: skip
 
         return result, pullback
@@ -238,11 +238,9 @@ class Run:
                 *self._environment(self.kernels.pullback), args_bar,
             )  # fmt: skip
             return y0_bar, args_bar
-        found: list[tuple[Any, ...]] = []
 
-        def chunk(start: int, stop: int) -> None:
+        def chunk(start: int, stop: int) -> tuple[Any, ...]:
             args_bar = tuple(np.zeros(arg.shape, arg.dtype) for arg in self.args)
-            found.append(args_bar)
             rows, temporaries = self._workspace()
             reverse_rows, more = self._reverse_workspace()
             temporaries = more if more.shape[0] > temporaries.shape[0] else temporaries
@@ -255,8 +253,9 @@ class Run:
                 *self._environment(self.kernels.linearize),
                 *self._environment(self.kernels.pullback), args_bar,
             )  # fmt: skip
+            return args_bar
 
-        in_threads(chunk, layout.samples)
+        found = in_threads(chunk, layout.samples)
         return y0_bar, [np.asarray(sum(parts)) for parts in zip(*found, strict=True)]
 
     def _reverse_workspace(self) -> tuple[Any, Any]:
@@ -292,20 +291,44 @@ def _stacked(columns: list[Any]) -> tuple[Any, ...]:
     return (*table[:4], table[4] > 0)
 
 
-def in_threads(chunk: Callable[[int, int], None], samples: int) -> None:
-    """Run ``chunk(start, stop)`` over all samples, in threads where there is enough to do."""
-    pieces = min(samples, 1 if THREADS == 1 else 4 * THREADS)
+CHUNKS = 16
+"""Parts of a batch, however many threads there are, so that sums over them are the same."""
+
+
+def in_threads(chunk: Callable[[int, int], Any], samples: int) -> list[Any]:
+    """Results of ``chunk(start, stop)`` over all samples, in threads where there are several."""
+    pieces = min(samples, CHUNKS)
     edges = [round(i * samples / pieces) for i in range(pieces + 1)]
-    if pieces == 1:
-        chunk(0, samples)
-        return
-    list(_pool().map(chunk, edges[:-1], edges[1:]))
+    spans = list(pairwise(edges))
+    if pieces == 1 or thread_count() == 1:
+        return [chunk(*span) for span in spans]
+    return list(_pool().map(lambda span: chunk(*span), spans))
+
+
+@cache
+def thread_count() -> int:
+    """Threads over the samples of an independent batch.
+
+    Raises
+    ------
+    ValueError
+        If ``NDEREG_NUM_THREADS`` is set to anything but a positive integer.
+    """
+    given = os.environ.get("NDEREG_NUM_THREADS")
+    if given is None:
+        usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+        return len(usable(0)) if usable else os.cpu_count() or 1
+    if not given.isdigit() or int(given) < 1:
+        raise ValueError(
+            f"expected a positive integer in NDEREG_NUM_THREADS, received {given!r}; try 2"
+        )
+    return int(given)
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that wait from one solve to the next."""
-    return ThreadPoolExecutor(THREADS, "ndereg")
+    return ThreadPoolExecutor(thread_count(), "ndereg")
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 _SMALL = 1 << 14
-_VALUES = (int, float, complex, str, bytes, bool, type(None), np.generic, type(Ellipsis))
+_VALUES = (int, str, bytes, bool, type(None), type(Ellipsis))
 _LIBRARIES = ("numpy", "ndereg", "array_api_compat", "math", "cmath", "builtins", "functools")
 
 
@@ -35,8 +35,11 @@ def fingerprint(field: Callable[..., Any]) -> Any:
 def _mark(value: Any, depth: int) -> Any:
     if depth > 6:
         raise _Unknown
+    if isinstance(value, (float, complex, np.generic)):
+        # zeros of either sign, and nan, are told apart by their bits
+        return (type(value), np.asarray(value).tobytes())
     if isinstance(value, _VALUES):
-        return (type(value), value if value == value else "nan")
+        return (type(value), value)
     if isinstance(value, types.ModuleType) and value.__name__.split(".")[0] in _LIBRARIES:
         return id(value)
     if isinstance(value, (type, types.BuiltinFunctionType, np.ufunc)) and _of_library(value):
@@ -76,6 +79,7 @@ def _function(function: types.FunctionType, depth: int) -> Any:
         code,
         _mark(function.__defaults__, depth + 1),
         _mark(function.__kwdefaults__, depth + 1),
+        _mark(function.__dict__, depth + 1),
     ]
     for cell in function.__closure__ or ():
         try:

@@ -37,6 +37,9 @@ class Recording:
     tape: Tape | None
     solve: Callable[[Plan, Problem, TorchField], Result]
 
+    def __post_init__(self) -> None:
+        self._versions = [(tensor, _version(tensor)) for tensor in self.field.inputs]
+
     def states(self) -> list[torch.Tensor]:
         """Take the states off the tape, for the caller to keep."""
         if self.tape is None:
@@ -56,6 +59,12 @@ class Recording:
         cotangent is zero.
         """
         problem = self.problem
+        if any(_version(tensor) != version for tensor, version in self._versions):
+            raise RuntimeError(
+                "expected args and parameters of the field as they were in the solve, received "
+                "some that were changed in place since; try backward() before the optimizer's "
+                "step, or tensor.clone()"
+            )
         if ys_bar is None:
             ys_bar = torch.zeros_like(ys)
         if self.tape is None:
@@ -97,6 +106,11 @@ class Recording:
 
         y_bar, bars = backsolve(self.backend, solve, problem, pull, ys, ys_bar, torch.broadcast_to)
         return y_bar, list(bars)
+
+
+def _version(tensor: torch.Tensor) -> int | None:
+    """How often a tensor was changed in place; None where PyTorch does not count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 class _Called:
