@@ -18,7 +18,7 @@ import numpy as np
 
 from ndereg.models.importing.builder import STATE, TIME, Builder, PortError
 from ndereg.models.importing.jax_layers import Unknown, convert_known
-from ndereg.models.importing.jaxpr import Interpreter
+from ndereg.models.importing.jaxpr import Interpreter, x64
 from ndereg.models.layer import Initial, Layer
 from ndereg.models.model import Model
 from ndereg.models.parameters import Parameters, flatten, unflatten
@@ -137,7 +137,7 @@ def _program(source: Source, t: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -
     real = np.zeros(0, y.dtype).real.dtype
     t = jax.ShapeDtypeStruct(t.shape, real)
     wide = y.dtype.itemsize > (8 if y.dtype.kind == "c" else 4)
-    with jax.enable_x64(wide or jax.config.jax_enable_x64):
+    with x64(wide or jax.config.jax_enable_x64):
         structs = {name: jax.ShapeDtypeStruct(np.shape(x), x.dtype)
                    for name, x in source.arrays.items()}  # fmt: skip
         order = sorted(structs)
@@ -169,7 +169,7 @@ def _program(source: Source, t: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -
 
 def _verify(source: Source, model: Model, t: np.ndarray, y: np.ndarray) -> None:
     wide = str(y.dtype) in ("float64", "complex128")
-    with jax.enable_x64(wide or jax.config.jax_enable_x64):
+    with x64(wide or jax.config.jax_enable_x64):
         t = t.astype(np.zeros(0, y.dtype).real.dtype)
         expected = np.asarray(source.evaluate(source.arrays, jnp.asarray(t), jnp.asarray(y)))
     received = np.asarray(model(t, y))
@@ -192,7 +192,7 @@ def _source(module: Any) -> Source:
     arrays, places, others = {}, {}, []
     for place, (path, leaf) in enumerate(leaves):
         others.append(leaf)
-        if isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype.kind in "fc":
+        if isinstance(leaf, (jax.Array, np.ndarray)) and jnp.issubdtype(leaf.dtype, jnp.inexact):
             name = _dotted(path)
             arrays[name], places[name] = leaf, place
     if not arrays:
@@ -219,8 +219,8 @@ def _nnx_source(module: Any, nnx: Any) -> Source:
     arrays, names, buffers = {}, {}, set()
     for path, variable in flat.items():
         value = variable[...] if hasattr(variable, "get_value") else variable.value
-        if getattr(value, "dtype", None) is None or np.dtype(value.dtype).kind not in "fc":
-            continue
+        if not (hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.inexact)):
+            continue  # counters and random keys
         name = ".".join(map(str, path))
         arrays[name], names[name] = value, path
         if not isinstance(variable, nnx.Param):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import operator
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from ndereg.models.model import Model
 from ndereg.models.operands import Constant, Operand, Ref
 from ndereg.models.parameters import flatten
 
+_COMPUTED = ("arange", "eye", "linspace", "tensor")
 _FACTORIES = ("zeros", "ones", "full")
 _IN_PLACE = {operator.iadd: "add", operator.isub: "sub", operator.imul: "mul",
              operator.itruediv: "div"}  # fmt: skip
@@ -187,6 +189,7 @@ class _Graph:
         self.graph, self.root = graph, root
         self.builder = Builder()
         self.values: dict[fx.Node, Operand] = {}
+        self.aliases: dict[fx.Node, list[fx.Node]] = {}
         module = root.module if isinstance(root, _Root) else root
         first: dict[int, str] = {}
         self.parameters: dict[str, str] = {}
@@ -285,6 +288,12 @@ class _Graph:
         base = _IN_PLACE.get(node.target, name.removesuffix("_") if in_place else name)
         in_place = in_place or bool(named.get("inplace"))
         path = _path(node)
+        if base in _COMPUTED and known(args) and known(tuple(named.values())):
+            given = {key: value for key, value in named.items() if value is not None}
+            made = self.array(f"constants.{node.name}", node.target(*args, **given))  # type: ignore[operator]
+            # where a dtype was computed, it is that of the state
+            computed = isinstance(node.kwargs.get("dtype"), fx.Node)
+            return self.builder.call("cast_like", made, STATE) if computed else made
         if base not in TABLE:
             raise PortError(path, f"torch operation {base!r}",
                             "it is not among the operations of a program",
@@ -309,7 +318,11 @@ class _Graph:
             raise PortError(_path(node), f"the in-place operation {name!r}",
                             "it also changes an argument, a parameter or a view",
                             "the operation that returns a new tensor")  # fmt: skip
-        self.values[changed] = value  # type: ignore[index]
+        # the node and what it changed are one tensor from here on
+        one = self.aliases.setdefault(changed, [changed])  # type: ignore[arg-type, list-item]
+        one.append(node)
+        self.aliases[node] = one
+        self.values.update(dict.fromkeys(one, value))
 
 
 def _name(target: Any) -> str:
@@ -347,7 +360,8 @@ def _exported(module: nn.Module, names: list[str], example: tuple[Any, Any]) -> 
             for x in example)  # fmt: skip
     given = (t.to(y.dtype), y)[2 - len(names) :]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what torch.export does, not of the module
             program = torch.export.export(module, given).run_decompositions({})
     except Exception as error:
         raise PortError(

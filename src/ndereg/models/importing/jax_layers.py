@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ndereg.models.importing.builder import Builder, PortError
-from ndereg.models.importing.jaxpr import Interpreter
+from ndereg.models.importing.jaxpr import Interpreter, x64
 
 
 class Unknown(Exception):
@@ -47,7 +47,8 @@ def activation(b: Builder, function: Callable[[Any], Any], x: Any) -> Any:
     if function is jax.nn.gelu:
         return b.call("gelu", x, True)
     try:
-        closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), jnp.float32))
+        with x64(True):  # in which numbers are not rounded to float32
+            closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), jnp.float64))
         interpreter = Interpreter(b, elementwise=True)
         (result,) = interpreter.run(closed, [x])
         return interpreter.operand(result)

@@ -228,11 +228,22 @@ def _concatenate(b: Builder, x: list[Any], eqn: Any) -> Any:
     return b.call("concat", parts, eqn.params["dimension"])
 
 
+@_entry("stack")
+def _stack(b: Builder, x: list[Any], eqn: Any) -> Any:
+    parts = [whole(b, v, shape_of(var)) for v, var in zip(x, eqn.invars, strict=True)]
+    return b.call("stack", parts, eqn.params["axis"])
+
+
 @_entry("pad")
 def _pad(b: Builder, x: list[Any], eqn: Any) -> Any:
     config = eqn.params["padding_config"]
     _require(all(inner == 0 for _, _, inner in config) and not is_array(x[1]), "interior padding")
     return b.call("pad", x[0], tuple((low, high) for low, high, _ in config), x[1])
+
+
+@_entry("tile")
+def _tile(b: Builder, x: list[Any], eqn: Any) -> Any:
+    return b.call("tile", x[0], eqn.params["reps"])
 
 
 @_entry("cumsum")

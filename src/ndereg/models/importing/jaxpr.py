@@ -19,6 +19,14 @@ _LARGEST_CONSTANT = 4096
 _LONGEST_SCAN = 256
 
 
+def x64(wanted: bool) -> Any:
+    """Return a context in which JAX has float64, or not."""
+    enable = getattr(jax, "enable_x64", None)
+    if enable is None or not callable(enable):  # before JAX 0.8
+        from jax.experimental import enable_x64 as enable
+    return enable(wanted)
+
+
 class Interpreter:
     """Adds the equations of jaxprs to a program.
 
@@ -67,7 +75,7 @@ class Interpreter:
             return self.folded(eqn, given)
         if name == "scan":
             return self.scan(eqn, given)
-        if name == "split":
+        if name in ("split", "unstack"):
             return self.split(eqn, given)
         operands = [self.operand(value) for value in given]
         if name == "stop_gradient" and operands[0] in self.maxima:
@@ -113,10 +121,13 @@ class Interpreter:
         return self.builder.weight(f"constants.{self.constants - 1}", value, "buffer")
 
     def split(self, eqn: Any, given: list[Any]) -> list[Any]:
-        """Add the primitive with several results."""
-        sizes = eqn.params["sizes"]
-        pieces = self.builder.call("split", self.operand(given[0]), sizes, eqn.params["axis"])
-        return [self.builder.call("item", pieces, i) for i in range(len(sizes))]
+        """Add a primitive with several results."""
+        x, axis = self.operand(given[0]), eqn.params["axis"]
+        if eqn.primitive.name == "split":
+            pieces = self.builder.call("split", x, eqn.params["sizes"], axis)
+        else:
+            pieces = self.builder.call("unstack", x, axis)
+        return [self.builder.call("item", pieces, i) for i in range(len(eqn.outvars))]
 
     def scan(self, eqn: Any, given: list[Any]) -> list[Any]:
         """Unroll a loop of known length."""

@@ -114,11 +114,8 @@ def _created(value: float | None) -> Convert:
     def convert(b: Builder, *size: Any, fill_value: Any = None, dtype: Any = None, **_: Any) -> Any:
         if value is None and fill_value is None:
             *size, fill_value = size
-        shape = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
-        if isinstance(shape, Ref) and len(size) == 1:
-            shape = (shape,)
         fill = fill_value if value is None else value
-        return _cast(b, b.call("full", shape, fill, STATE), dtype)
+        return _cast(b, b.call("full", _sized(tuple(size)), fill, STATE), dtype)
 
     return convert
 
@@ -131,8 +128,7 @@ def _new(value: float | None) -> Convert:
         fill = value
         if value is None:
             *size, fill = size
-        shape = size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else tuple(size)
-        return _cast(b, b.call("full", shape, fill, x), dtype)
+        return _cast(b, b.call("full", _sized(tuple(size)), fill, x), dtype)
 
     return convert
 
