@@ -33,7 +33,7 @@ class NeuralODE(nnx.Module):
     Attributes
     ----------
     weights : dict
-        Nested, of ``nnx.Param``.
+        Nested, of ``nnx.Param``; of ``nnx.Variable`` where arrays hold integers.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class NeuralODE(nnx.Module):
         self.layer = nnx.static(given)
         weights = layer.init(seed, dtype) if params is None else params
         layer.check(weights)
-        self.weights = nnx.data(_each(lambda array: nnx.Param(jnp.asarray(array)), weights))
+        self.weights = nnx.data(_each(_variable, weights))
         self.options = nnx.static(tuple(sorted(options.items())))
 
     @property
@@ -90,6 +90,11 @@ class NeuralODE(nnx.Module):
         chosen = {**dict(self.options), **options}
         output, solution = self.layer.run(face, x, self.params, **chosen)
         return (output, solution) if return_solution else output
+
+
+def _variable(value: Any) -> Any:
+    array = jnp.asarray(value)
+    return (nnx.Param if jnp.issubdtype(array.dtype, jnp.inexact) else nnx.Variable)(array)
 
 
 def _each(function: Any, tree: Mapping[str, Any]) -> Parameters:

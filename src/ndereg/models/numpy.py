@@ -263,7 +263,8 @@ class NeuralODE:
         batches, rows = equal_batches(len(x), batch_size)
         adam = Adam(real("learning_rate", learning_rate, least=0.0))
         objective = Differentiated(loss_function(loss))
-        flat = flatten(self.params)
+        fixed = flatten(self.params)
+        flat = {name: leaf for name, leaf in fixed.items() if leaf.dtype.kind in "fc"}
         state, step = adam.init(flat), 0
         shuffle = stream(seed, "batches")
         for _ in range(size("epochs", epochs, least=0)):
@@ -275,7 +276,7 @@ class NeuralODE:
                     x[batch], y[batch], objective, float(weight), options
                 )
                 flat, state = adam.update(flatten(gradient), state, flat)
-                self.params = unflatten(flat)
+                self.params = unflatten({**fixed, **flat})
                 values.append(value)
                 step += 1
             yield float(np.mean(values))

@@ -96,8 +96,11 @@ class Recurrent(Layer):
         """Return the next state, from the products with the observation and with the state."""
         if self.cell == "rnn":
             return activate(self.activation, drive + pushed)
+        # The drive is used whole, once: the cotangents of all steps then lie side by side and are
+        # not added up. The candidate is drive + reset * pushed.
         n = self.hidden
-        gates = ops.sigmoid(drive[:, : 2 * n] + pushed[:, : 2 * n])
+        both = drive + pushed
+        gates = ops.sigmoid(both[:, : 2 * n])
         reset, keep = gates[:, :n], gates[:, n:]
-        new = activate(self.activation, drive[:, 2 * n :] + reset * pushed[:, 2 * n :])
+        new = activate(self.activation, both[:, 2 * n :] + (reset - 1.0) * pushed[:, 2 * n :])
         return new + keep * (state - new)
