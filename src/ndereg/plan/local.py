@@ -9,7 +9,7 @@ from ndereg.plan.observables import Observables, record_stages
 from ndereg.plan.program import Program
 from ndereg.plan.start import first_program
 from ndereg.plan.transpose import transpose
-from ndereg.spec.spec import LocalStep, Spec
+from ndereg.spec.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,6 @@ class LocalPlan:
     start: Program
     step: Program
     adjoint: Program
-
-    @property
-    def rule(self) -> LocalStep:
-        """What was asked for."""
-        assert self.spec.local is not None
-        return self.spec.local
 
     def programs(self) -> dict[str, Program]:
         """All programs by name."""

@@ -6,7 +6,7 @@ its steps. What then counts as constant of the gradient is kept here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from ndereg.plan.lower import Plan
 from ndereg.plan.program import Program
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
+
+_STATES = ("y", "k1")
 
 
 @dataclass
@@ -75,7 +77,6 @@ class ExtraStep:
         self.opened = self._problem = problem
         self._xp, self._runners = xp, runners
         self._position: Any = None
-        self._start: Start | None = None
         self.taken: Taken | None = None
         if problem.spec.local is not None and problem.spec.local.sampling == "unbiased":
             draws = np.asarray(problem.draws).reshape(problem.layout.samples, 1)
@@ -95,17 +96,15 @@ class ExtraStep:
         problem, joint = self._problem, self._problem.layout.batch is None
         ready = machine()
         self._shape = ready.blank(1).shape
-        if self._position is None:
-            self._start = result.picked
-        else:
+        start = result.picked
+        if self._position is not None:
             ys, y = remove(self._xp, self._placed(self._position, result.ys), result.ys)
             time: Any = float(self._time[0, 0]) if joint else ready.draws(self._time)
-            self._start = Start(time, y.reshape(problem.y0.shape))
+            start = Start(time, y.reshape(problem.y0.shape))
             if problem.t_eval is None:
                 ys = ys.reshape(problem.y0.shape)
             result = replace(result, ys=ys)
-        assert self._start is not None
-        penalty, evaluations, self.taken = take_step(self._runners, ready, self._start)
+        penalty, evaluations, self.taken = take_step(self._runners, ready, start)
         return replace(
             result,
             penalty=result.penalty + penalty,
@@ -115,7 +114,7 @@ class ExtraStep:
 
     def pull(self, machine: HostMachine, penalty_bar: Any) -> Any:
         """Return the cotangent of the state the step starts from, None where there is none."""
-        if self._runners is None:
+        if self._runners is None or self.taken is None:
             return None
         return pull_step(self._runners, machine, self.taken, penalty_bar)
 
@@ -129,9 +128,21 @@ class ExtraStep:
         """Return what the continuous adjoint integrates through: problem, outputs, cotangents."""
         if state_bar is None:
             return self._problem, ys, ys_bar
-        assert self._start is not None
-        problem, self._position = self._with_time(np.full((1, 1), self._start.t))
-        return problem, self._inserted(ys, self._start.y), self._inserted(ys_bar, state_bar)
+        assert self.taken is not None
+        values = self.taken.values
+        problem, self._position = self._with_time(np.full((1, 1), values["t"]))
+        return problem, self._inserted(ys, values["y"]), self._inserted(ys_bar, state_bar)
+
+    def take_states(self) -> list[Any]:
+        """Hand over the arrays that :meth:`pull` reads, for the caller to keep."""
+        if self.taken is None:
+            return []
+        return [self.taken.values.pop(name) for name in _STATES]
+
+    def give_states(self, states: Sequence[Any]) -> None:
+        """Take back what :meth:`take_states` handed over."""
+        if self.taken is not None:
+            self.taken.values |= dict(zip(_STATES, states, strict=True))
 
     def _inserted(self, ys: Any, value: Any) -> Any:
         samples, _, *entries = self._shape
@@ -191,16 +202,12 @@ def take_step(
     return machine.vector(nothing + penalty), evaluations, Taken(values, ok)
 
 
-def pull_step(runners: Runners, machine: HostMachine, taken: Taken | None, penalty_bar: Any) -> Any:
+def pull_step(runners: Runners, machine: HostMachine, taken: Taken, penalty_bar: Any) -> Any:
     """Return the cotangent of the state where the step starts, None where that is a constant.
 
     That of args is accumulated in ``machine.args_bar``.
     """
-    through_state = runners.plan.rule.through_state
-    if taken is None:
-        return machine.zeros() if through_state else None
     bar = machine.scalars_of(penalty_bar)
     if not is_joint(machine):
         bar = machine.select(taken.ok, bar, 0.0)
-    found = runners.adjoint(machine, {**taken.values, "penalty_bar": bar}).get("y_bar")
-    return found if found is not None or not through_state else machine.zeros()
+    return runners.adjoint(machine, {**taken.values, "penalty_bar": bar}).get("y_bar")

@@ -14,6 +14,7 @@ import numpy as np
 
 from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.backsolve import backsolve
+from ndereg.backends.host.local import ExtraStep, Start, local_runners
 from ndereg.backends.numba.fields import (
     Coupled,
     FieldKernels,
@@ -22,10 +23,11 @@ from ndereg.backends.numba.fields import (
     sample_graph,
     traced_graph,
 )
-from ndereg.backends.numba.forward import COUNTS, INFO
+from ndereg.backends.numba.forward import COUNTS, INFO, PICK
 from ndereg.backends.numba.modules import SolveModule, build
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.backend import ReferenceSolver
+from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import field_pullback
 from ndereg.field import is_compiled
 from ndereg.plan.lower import Plan
@@ -48,15 +50,17 @@ class NumbaSolver:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._local = local_runners(plan)
         self._kernels: dict[Any, FieldKernels] = {}
 
     def solve(self, problem: Problem) -> Result:
         """Forward only."""
+        extra = ExtraStep(np, self._local, problem)
         try:
-            run = self._run(problem, gradient=False)
+            run = self._run(extra.opened, gradient=False)
         except Coupled:
             return self._lockstep.solve(problem)
-        return run.forward(keep=False)[0]
+        return _closed(extra, problem, run.forward(keep=False)[0])
 
     def solve_vjp(
         self, problem: Problem
@@ -65,14 +69,24 @@ class NumbaSolver:
         problem = unshared(problem)
         if not isinstance(self.plan.spec.adjoint, Discrete):
             return self._backsolve(problem)
+        extra = ExtraStep(np, self._local, problem)
         try:
-            run = self._run(problem, gradient=True)
+            run = self._run(extra.opened, gradient=True)
         except Coupled:
             return self._lockstep.solve_vjp(problem)
         result, tape = run.forward(keep=True)
+        result = _closed(extra, problem, result)
+        vjp = None if self._local is None else field_pullback(problem)
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
-            return run.reverse(tape, ys_bar, penalty_bar)
+            if vjp is None:
+                return run.reverse(tape, ys_bar, penalty_bar)
+            machine = NumpyMachine(problem, vjp)
+            with np.errstate(all="ignore"):
+                state_bar = extra.pull(machine, penalty_bar)
+            ys_bar, picked_bar = extra.among_outputs(ys_bar, state_bar)
+            y0_bar, args_bar = run.reverse(tape, ys_bar, penalty_bar, picked_bar)
+            return y0_bar, _total(machine, args_bar)
 
         return result, pullback
 
@@ -107,18 +121,38 @@ class NumbaSolver:
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Solve; the augmented system of the continuous adjoint runs on the reference loop."""
         vjp = field_pullback(problem)
-        result = self.solve(problem)
+        extra = ExtraStep(np, self._local, problem)
+        try:
+            result = self._run(extra.opened, gradient=False).forward(keep=False)[0]
+            result = _closed(extra, problem, result)
+        except Coupled:
+            return self._lockstep.solve_vjp(problem)
         ys = result.ys.copy()
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
             with np.errstate(all="ignore"):
-                return backsolve(
+                machine = NumpyMachine(problem, vjp)
+                state_bar = extra.pull(machine, penalty_bar)
+                part, *given = extra.interrupted(ys, ys_bar, state_bar)
+                y0_bar, args_bar = backsolve(
                     NumbaBackend(),
                     lambda plan, part: ReferenceSolver(plan).solve(part),
-                    problem, vjp, ys, ys_bar, np.broadcast_to,
+                    part, vjp, *given, np.broadcast_to,
                 )  # fmt: skip
+                return y0_bar, _total(machine, args_bar)
 
         return result, pullback
+
+
+def _closed(extra: ExtraStep, problem: Problem, result: Result) -> Result:
+    """Take the extra step, outside of the kernels: it is a handful of evaluations."""
+    with np.errstate(all="ignore"):
+        return extra.close(lambda: NumpyMachine(problem), result)
+
+
+def _total(machine: NumpyMachine, args_bar: Sequence[Any]) -> list[Any]:
+    machine.accumulate(args_bar)
+    return [np.asarray(bar) for bar in machine.args_bar]
 
 
 def _signature(problem: Problem) -> Any:
@@ -167,8 +201,15 @@ class Run:
             times = problem.t_eval.shape[-1]
             rows = np.broadcast_to(problem.t_eval, (layout.samples, times))
             self.t_eval = np.ascontiguousarray(rows)
-        self.ys = np.empty((layout.samples, times, layout.entries), layout.dtype)
-        self.info = np.zeros((layout.samples, len(INFO) + len(problem.weights)))
+        self.times = times
+        picks = problem.plan.pick is not None
+        # the state that is picked comes after the outputs
+        rows = times + picks
+        self.ys = np.empty((layout.samples, rows, layout.entries), layout.dtype)
+        reported = len(INFO) + len(problem.spec.terms) + picks * len(PICK)
+        self.info = np.zeros((layout.samples, reported))
+        if picks:
+            self.info[:, -len(PICK)] = problem.draws
 
     def forward(self, keep: bool) -> tuple[Result, Tape]:
         """Solve; ``keep`` keeps the tape of a joint solve."""
@@ -217,11 +258,18 @@ class Run:
 
         in_threads(chunk, problem.layout.samples)
 
-    def reverse(self, tape: Tape, ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
+    def reverse(
+        self, tape: Tape, ys_bar: Any, penalty_bar: Any, picked_bar: Any = None
+    ) -> tuple[Any, Sequence[Any]]:
         """Pull cotangents back; returns those of the flat state and of the leaves of args."""
         problem, layout = self.problem, self.problem.layout
-        shape = self.ys.shape
+        shape = (layout.samples, self.times, layout.entries)
         ys_bar = np.ascontiguousarray(ys_bar, layout.dtype).reshape(shape)
+        if problem.plan.pick is not None:
+            extra = np.zeros((layout.samples, 1, layout.entries), layout.dtype)
+            if picked_bar is not None:
+                extra[:, 0] = picked_bar
+            ys_bar = np.concatenate([ys_bar, extra], axis=1)
         penalty_bar = np.asarray(penalty_bar, np.float64)
         y0_bar = np.zeros_like(self.y0)
         assert isinstance(problem.spec.adjoint, Discrete)
@@ -273,8 +321,15 @@ class Run:
     def _result(self, steps: Any) -> Result:
         counts = self.info[:, : len(COUNTS)].astype(np.int64)
         penalty = self.info[:, INFO.index("penalty")]
+        picked = None
+        if self.problem.plan.pick is not None:
+            _, t, row = self.info[:, -len(PICK) :].T
+            start = (float(t[0]), float(row[0])) if self.joint else (t[:, None], row[:, None])
+            picked = Start(start[0], self.ys[:, -1], start[1])
+        ys = self.ys[:, : self.times]
         return Result(
-            ys=self.ys[:, 0] if self.problem.t_eval is None else self.ys,
+            ys=ys[:, 0] if self.problem.t_eval is None else ys,
+            picked=picked,
             penalty=penalty.astype(self.problem.layout.real_dtype),
             steps=steps,
             **{name: counts[:, i] for i, name in enumerate(COUNTS)},

@@ -14,6 +14,9 @@ PARAMETERS = (*CONTROL_PARAMETERS, "rtol", "atol", "max_steps", "first_step", "d
 COUNTS = ("nfev", "nsteps", "naccept", "status")
 INFO = (*COUNTS, "penalty", "t_end")
 """What a solve reports in the info array, before the reductions of the penalty."""
+PICK = ("uniform", "t_picked", "row_picked")
+"""What a solve is given and reports at the end of that array where it picks one of its steps. The
+state there is in the last row of the outputs."""
 
 RUNNING = float(Status.RUNNING)
 
@@ -46,6 +49,7 @@ class Programs:
 
 FORWARD_PROGRAMS = (
     "first", "first_given", "begin", "step", "control", "accumulate", "finish", "dense", "read",
+    "pick",
 )  # fmt: skip
 
 
@@ -126,6 +130,8 @@ def _setup(programs: Programs, rows: ForwardRows) -> list[str]:
         "for i in range(n):",
         "    y[i] = y0[i]",
     ]
+    if programs.plan.pick is not None:
+        lines += [f"uniform = {picked('uniform')}", *_picked("t0", "-1.0", "y0")]
     if spec.dense:
         lines += [
             "passed = 0",
@@ -221,6 +227,15 @@ def _advance(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> 
         lines.append(accumulate.call(scalars, {name: name for name in accumulate.results}))
     if spec.dense:
         lines += _answer(programs, rows, slot_of)
+    if plan.pick is not None:
+        lines += [
+            programs["pick"].call(
+                {"accept": "accept", "count": "(naccept - 1.0)", "uniform": "uniform"},
+                {"pick": "pick", "uniform": "uniform"},
+            ),
+            "if pick:",
+            *indent(_picked("t", "float(rows)", "y")),
+        ]
     lines += [
         "if keep:",
         "    if rows == mesh.shape[1]:",
@@ -248,6 +263,21 @@ def _advance(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> 
         lines.append("k1, k_next = k_next, k1")
     lines.append("t = t_next")
     return lines
+
+
+def picked(name: str) -> str:
+    """Source of an entry of :data:`PICK`."""
+    return f"info[info.shape[0] - {len(PICK) - PICK.index(name)}]"
+
+
+def _picked(t: str, row: str, y: str) -> list[str]:
+    """Note where the step starts that is picked so far."""
+    return [
+        f"{picked('t_picked')} = {t}",
+        f"{picked('row_picked')} = {row}",
+        "for i in range(n):",
+        f"    ys[ys.shape[0] - 1, i] = {y}[i]",
+    ]
 
 
 def _answer(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ndereg.backends.numba.forward import INFO, PARAMETERS, Programs, indent
+from ndereg.backends.numba.forward import INFO, PARAMETERS, Programs, indent, picked
 from ndereg.plan.program import Program
 
 REVERSE_PROGRAMS = ("replay", "seed", "adjoint", "adjoint_dense", "read_adjoint")
@@ -155,6 +155,12 @@ def _row(programs: Programs) -> list[str]:
     else:
         lines.append(calls["adjoint"])
     lines.append("bar, bar_new = bar_new, bar")
+    if plan.pick is not None:
+        lines += [
+            f"if float(row) == {picked('row_picked')}:",
+            "    for c in range(n):",
+            "        bar[c] += ys_bar[ys_bar.shape[0] - 1, c]",
+        ]
     if plan.shared:
         lines += [
             "k_later, k_first = k_first, k_later",

@@ -12,6 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from ndereg.backends.base import Problem, Result
+from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Tape, integrate
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.torch.emit import EmittedProgram
@@ -109,6 +110,15 @@ class TorchBackend:
             return torch.full((), values, dtype=torch.float64, device=like.device)
         return torch.tensor(np.asarray(values), dtype=torch.float64).to(like.device)
 
+    key_types = "a torch.Generator"
+
+    def uniform(self, key: object, count: int) -> Any:
+        """The next numbers of ``torch.rand`` on a ``torch.Generator``, on its device."""
+        if not isinstance(key, torch.Generator):
+            return None
+        found = torch.rand(count, generator=key, device=key.device, dtype=torch.float64)
+        return found.cpu().numpy()
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, torch.Tensor]:
         """Return the parameters of a module that require gradients, by name."""
         if not isinstance(field, torch.nn.Module):
@@ -127,6 +137,7 @@ class TorchSolver:
         self.backend = backend
         self.plan = plan
         self.runners = Runners(plan, EmittedProgram)
+        self.local = local_runners(plan, EmittedProgram)
 
     def solve(self, problem: Problem) -> Result:
         """Solve; the result has history if anything it depends on requires gradients."""
@@ -148,7 +159,7 @@ class TorchSolver:
         if not (field.inputs or problem.y0.requires_grad or any(t is not None for t in times)):
             # with autograd on, which costs nothing as nothing has history, and would show if the
             # field came upon something that has
-            return _flat(detached, _run(self.runners, detached, field, None))
+            return _flat(detached, self._run(detached, field, None)[0])
         with torch.no_grad():
             recording, result = self._record(detached, field)
         ys, penalty = SolveFunction.apply(recording, result, problem.y0, *times, *field.inputs)
@@ -197,13 +208,22 @@ class TorchSolver:
         with torch.no_grad():
             field = TorchField(self.backend, problem, (), ())
             problem = replace(problem, y0=problem.y0.detach())
-            return _flat(problem, _run(self.runners, problem, field, None))
+            return _flat(problem, self._run(problem, field, None)[0])
 
     def _record(self, problem: Problem, field: TorchField) -> tuple[Recording, Result]:
         adjoint = problem.spec.adjoint
         tape = Tape(Checkpoints(adjoint.checkpoints)) if isinstance(adjoint, Discrete) else None
-        result = _run(self.runners, problem, field, tape)
-        return Recording(self.backend, self.runners, problem, field, tape, _solve), result
+        result, extra = self._run(problem, field, tape)
+        recording = Recording(self.backend, self.runners, problem, field, tape, _solve, extra)
+        return recording, result
+
+    def _run(
+        self, problem: Problem, field: TorchField, tape: Tape | None
+    ) -> tuple[Result, ExtraStep]:
+        extra = ExtraStep(torch, self.local, problem)
+        result = _run(self.runners, extra.opened, field, tape)
+        machine: Any = TorchMachine
+        return extra.close(lambda: machine(problem, field), result), extra
 
 
 def _run(runners: Runners, problem: Problem, field: Any, tape: Tape | None) -> Result:

@@ -10,6 +10,7 @@ import torch
 
 from ndereg.backends.base import Backend, Problem, Result
 from ndereg.backends.host.backsolve import backsolve
+from ndereg.backends.host.local import ExtraStep
 from ndereg.backends.host.loop import Tape
 from ndereg.backends.host.reverse import pull_back
 from ndereg.backends.interpreter import Runners
@@ -28,6 +29,8 @@ class Recording:
         Of the discrete adjoint; None integrates the continuous one backwards.
     solve : callable
         The forward solve of a plan, for the continuous adjoint.
+    extra : ExtraStep
+        The extra step of a local regularizer.
     """
 
     backend: Backend
@@ -36,19 +39,21 @@ class Recording:
     field: TorchField
     tape: Tape | None
     solve: Callable[[Plan, Problem, TorchField], Result]
+    extra: ExtraStep
 
     def __post_init__(self) -> None:
         self._versions = [(tensor, _version(tensor)) for tensor in self.field.inputs]
 
     def states(self) -> list[torch.Tensor]:
         """Take the states off the tape, for the caller to keep."""
+        extra = self.extra.take_states()
         if self.tape is None:
-            return []
+            return extra
         checkpoints = self.tape.checkpoints
         states = [*checkpoints.states.values(), self.tape.y_end]
         self.rows = list(checkpoints.states)
         checkpoints.states, self.tape.y_end = {}, None
-        return states
+        return states + extra
 
     def pull(
         self, states: Sequence[torch.Tensor], ys: torch.Tensor, ys_bar: Any, penalty_bar: Any
@@ -67,22 +72,30 @@ class Recording:
             )
         if ys_bar is None:
             ys_bar = torch.zeros_like(ys)
-        if self.tape is None:
-            return self._backsolve(ys, ys_bar)
+        count = 0 if self.tape is None else len(self.rows) + 1
+        self.extra.give_states(states[count:])
+        machine: Any = TorchMachine(problem, self.field)
+        try:
+            state_bar = None if penalty_bar is None else self.extra.pull(machine, penalty_bar)
+            if self.tape is None:
+                given = self.extra.interrupted(ys, ys_bar, state_bar)
+                return self._backsolve(machine, *given)
+        finally:
+            self.extra.take_states()
         if penalty_bar is None:
             penalty_bar = torch.zeros(problem.layout.samples, dtype=torch.float64, device=ys.device)
         checkpoints = self.tape.checkpoints
         checkpoints.states = dict(zip(self.rows, states, strict=False))
-        self.tape.y_end = states[-1]
-        machine: Any = TorchMachine(problem, self.field)
+        self.tape.y_end = states[count - 1]
+        ys_bar, picked_bar = self.extra.among_outputs(ys_bar, state_bar)
         try:
-            y_bar = pull_back(self.runners, machine, self.tape, ys_bar, penalty_bar)
+            y_bar = pull_back(self.runners, machine, self.tape, ys_bar, penalty_bar, picked_bar)
         finally:
             checkpoints.states, self.tape.y_end = {}, None
         return y_bar, machine.args_bar
 
     def _backsolve(
-        self, ys: torch.Tensor, ys_bar: torch.Tensor
+        self, machine: Any, problem: Problem, ys: torch.Tensor, ys_bar: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         field = self.field
         latest: list[Any] = []
@@ -97,15 +110,16 @@ class Recording:
             y_bar, bars = field.pullback(latest.pop(), k_bar)
             return y_bar, list(bars) or [None] * len(field.wrt)
 
-        problem = replace(
-            self.problem, call=call, args=tuple(tensor.detach() for tensor in field.wrt)
-        )
+        problem = replace(problem, call=call, args=tuple(tensor.detach() for tensor in field.wrt))
 
         def solve(plan: Plan, augmented: Problem) -> Result:
             return self.solve(plan, augmented, _Called(augmented))  # type: ignore[arg-type]
 
         y_bar, bars = backsolve(self.backend, solve, problem, pull, ys, ys_bar, torch.broadcast_to)
-        return y_bar, list(bars)
+        return y_bar, [
+            bar if own is None else own if bar is None else own + bar
+            for own, bar in zip(machine.args_bar, bars, strict=True)
+        ]
 
 
 def _version(tensor: torch.Tensor) -> int | None:

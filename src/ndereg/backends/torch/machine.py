@@ -104,6 +104,12 @@ class TorchMachine:
         """Return a control scalar that stays as it is."""
         return value
 
+    def draws(self, values: Any) -> Any:
+        """Return numbers ``(B,)``, in NumPy, as control scalars."""
+        if self.joint:
+            return float(values[0])
+        return torch.as_tensor(values, dtype=torch.float64).to(self.device).reshape(-1, 1)
+
     def read(self, value: Any) -> Any:
         """Return a scalar that a vector program computed as a control scalar."""
         return value.item() if self.joint and isinstance(value, torch.Tensor) else value
