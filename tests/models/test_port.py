@@ -283,13 +283,15 @@ def test_tied_parameters_stay_one():
             self.first = nn.Linear(3, 3)
             self.second = nn.Linear(3, 3)
             self.second.weight = self.first.weight
+            self.unused = nn.Parameter(torch.ones(2))
 
         def forward(self, y):
             return self.second(torch.tanh(self.first(y)))
 
     model, back = same(Tied().double(), RNG.normal(size=(2, 3)))
-    assert sorted(flatten(model.params)) == ["first.bias", "first.weight", "second.bias"]
-    assert len(list(back.parameters())) == 3
+    assert sorted(flatten(model.params)) == ["first.bias", "first.weight", "second.bias",
+                                             "unused"]  # fmt: skip
+    assert len(list(back.parameters())) == 4
 
 
 def test_our_own_models_go_round():

@@ -22,6 +22,7 @@ from ndereg.models.importing.builder import STATE, TIME, Builder, PortError
 from ndereg.models.importing.own import own_model
 from ndereg.models.importing.torch_operations import TABLE, Unsupported, known
 from ndereg.models.model import Model
+from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.operands import Constant, Operand, Ref
 from ndereg.models.parameters import flatten
 
@@ -126,7 +127,7 @@ def _traced(module: nn.Module, defaults: dict[str, Any]) -> tuple[fx.Graph, nn.M
         graph = fx.Graph()
         names, _ = _arguments(module)
         graph.output(graph.call_module("0", tuple(map(graph.placeholder, names))))
-        return graph, nn.Sequential(module)
+        return graph, _Lone(module)
     tracer = _Tracer()
     before = set(vars(module))
     with _created_by(tracer):
@@ -138,6 +139,10 @@ def _traced(module: nn.Module, defaults: dict[str, Any]) -> tuple[fx.Graph, nn.M
 
 def _is_ours(module: nn.Module) -> bool:
     return type(module).__module__.startswith("ndereg.models.")
+
+
+class _Lone(nn.Sequential):
+    """Holds a module that is converted whole."""
 
 
 class _Root(nn.Module):
@@ -193,6 +198,8 @@ class _Graph:
         module = root.module if isinstance(root, _Root) else root
         first: dict[int, str] = {}
         self.parameters: dict[str, str] = {}
+        self.module_parameters = [] if isinstance(root, _Lone) else list(
+            module.named_parameters())  # fmt: skip
         for name, parameter in module.named_parameters(remove_duplicate=False):
             self.parameters[name] = first.setdefault(id(parameter), name)
 
@@ -216,6 +223,10 @@ class _Graph:
                 self.values[node] = self.module(node)
             elif _name(node.target) not in _ASSERTIONS:
                 self.values[node] = self.function(node)
+        for name, parameter in self.module_parameters:
+            # also those that nothing uses: the state_dict has them
+            if not self.builder.declared(name):
+                self.array(name, parameter)
         return self.builder.model(result)
 
     def operands(self, tree: Any) -> Any:
@@ -254,12 +265,15 @@ class _Graph:
         """Convert a call of a module as a whole."""
         path = str(node.target)
         module = self.root.get_submodule(path)
-        if isinstance(self.root, nn.Sequential):
+        if isinstance(self.root, _Lone):
             path = ""
         args, named = self.operands(node.args), self.operands(node.kwargs)
         if _is_ours(module):
             model = own_model(module)
             assert model is not None
+            if isinstance(model.layer, NeuralODE):
+                raise PortError(path, type(module).__name__, "it contains a solve of its own",
+                                "its field, module.layer.field")  # fmt: skip
             arrays = {name: _array(x, path) for name, x in flatten(model.params).items()}
             operands = args if len(args) == 2 else (TIME, *args)
             return self.builder.layer(model.layer, path or "model", arrays, *operands)

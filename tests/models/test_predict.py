@@ -1,0 +1,123 @@
+"""``ndereg predict`` needs no framework, and says what the framework says."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ndereg.models import MLP, Affine, Model, NeuralODE
+from ndereg.models.files import load, save
+from ndereg.models.importing.builder import PortError
+from ndereg.models.port import port
+from ndereg.models.predict import read_inputs, run
+from ndereg.models.torch import NeuralODE as Module
+
+LAYER = NeuralODE(MLP((3, 4, 3)), head=Affine(3, 2), method="bosh3", rtol=1e-3, atol=1e-3)
+X = np.random.default_rng(0).normal(size=(7, 3)).astype("float32")
+
+WITHOUT_FRAMEWORKS = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "jax", "jaxlib", "flax", "equinox", "optax"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from ndereg.cli import app
+app()
+"""
+
+
+@pytest.fixture
+def places(tmp_path):
+    module = Module(LAYER, seed=3)
+    save(module, tmp_path / "m.safetensors")
+    np.savez(tmp_path / "data.npz", x=X)
+    return module, tmp_path / "m.safetensors", tmp_path / "data.npz"
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_FRAMEWORKS, "predict", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_predictions_are_those_of_torch_in_an_environment_without_it(places, tmp_path):
+    module, path, data = places
+    done = command(path, data, "--out", tmp_path / "p.npz")
+    assert done.returncode == 0, done.stderr
+    assert "7 predictions of shape (2,)" in done.stdout
+    expected, solution = module(torch.tensor(X), return_solution=True)
+    with np.load(tmp_path / "p.npz") as found:
+        np.testing.assert_allclose(found["prediction"], expected.detach(), rtol=1e-5, atol=1e-6)
+        assert found["nfev"] == solution.stats.nfev
+
+
+@pytest.mark.slow
+def test_an_imported_field_runs_without_its_framework(tmp_path):
+    torch.manual_seed(0)
+    field = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 3))
+    ported = port(field, to="numpy")
+    layer = NeuralODE(ported.layer, method="bosh3", rtol=1e-3, atol=1e-3)
+    save(Model(layer, {"field": ported.params}), tmp_path / "m")
+    np.savez(tmp_path / "data.npz", X)
+    done = command(tmp_path / "m", tmp_path / "data.npz", "--batch-size", 4)
+    assert done.returncode == 0, done.stderr
+    module = port(load(tmp_path / "m"), to="torch")
+    expected = torch.cat([module(torch.tensor(X[:4])), module(torch.tensor(X[4:]))]).detach()
+    with np.load(tmp_path / "data.prediction.npz") as found:
+        np.testing.assert_allclose(found["prediction"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_mistakes_are_messages(places, tmp_path):
+    _, path, data = places
+    path.write_bytes(path.read_bytes()[:-1])
+    done = command(path, data)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: expected") and "Traceback" not in done.stderr
+    assert not (tmp_path / "data.prediction.npz").exists()
+
+
+def test_a_field_is_no_prediction(places):
+    with pytest.raises(ValueError, match="expected a saved NeuralODE, received a field"):
+        run(Model.init(MLP((3, 3)), 0), X)
+
+
+def test_inputs_are_checked(tmp_path):
+    model = Model.init(LAYER, 0)
+    for wrong in (np.array(1.0), X[:0], X.astype(str)):
+        with pytest.raises(ValueError, match=r"expected numbers of shape \(N, ...\)"):
+            run(model, wrong)
+    with pytest.raises(ValueError, match="batch size"):
+        run(model, X, 0)
+    np.savez(tmp_path / "two.npz", a=X, b=X)
+    with pytest.raises(ValueError, match="expected an array 'x'"):
+        read_inputs(tmp_path / "two.npz")
+    np.savez(tmp_path / "object.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "text.npz").write_text("not numbers")
+    for name in ("object.npz", "text.npz"):
+        with pytest.raises(ValueError, match=r"expected an \.npz file of numbers"):
+            read_inputs(tmp_path / name)
+    np.save(tmp_path / "plain.npy", X)
+    np.testing.assert_array_equal(read_inputs(tmp_path / "plain.npy"), X)
+
+
+def test_a_field_cannot_hold_a_solve():
+    model = Model.init(LAYER, 0)
+
+    class Outer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = port(model, to="torch")
+
+        def forward(self, t, y):
+            return self.inner(y)
+
+    with pytest.raises(PortError, match=r"'inner'.*a solve of its own"):
+        port(Outer(), to="numpy")
