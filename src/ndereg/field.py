@@ -67,3 +67,20 @@ def resolve(field: Callable[..., Any], args: Any) -> tuple[Callable[..., Any], A
     """
     stands_for = getattr(type(field), "__ndereg_field__", None)
     return (field, args) if stands_for is None else stands_for(field, args)
+
+
+def is_known_by_value(value: Any) -> bool:
+    """Whether an object of this library says itself which others compute the same.
+
+    It is then a frozen dataclass without a generated equality: an imported program, which compares
+    digests. Looking at all its parts on every solve would take longer than the solve.
+    """
+    kind = type(value)
+    record = getattr(kind, "__dataclass_params__", None)
+    return (
+        record is not None
+        and record.frozen
+        and not record.eq
+        and kind.__eq__ is not object.__eq__
+        and kind.__module__.partition(".")[0] == "ndereg"
+    )

@@ -140,3 +140,30 @@ def test_samples_are_told_apart(layer, shape):
     y0 = np.random.default_rng(0).normal(size=shape)
     problem = prepare(load_backend("numba"), model(0, layer), (0.0, 1.0), y0, batch="independent")
     assert "sample" in sample_graph(problem).input_names
+
+
+def test_a_layer_is_known_by_what_it_describes():
+    """The trace of a field is used again for equal layers, and for no others."""
+    from ndereg.backends.jax.fingerprint import Fingerprint
+    from ndereg.backends.numba.fingerprint import fingerprint
+    from ndereg.models.program import Call, Program, Ref
+
+    def program(name, *constants):
+        return Program((), (Call(name, (Ref(1), *constants)),), Ref(2))
+
+    pairs = [
+        (MLP((2, 4, 2)), MLP((2, 4, 2)), MLP((2, 4, 2), "relu")),
+        (Sequential((LAYER,)), Sequential((LAYER,)), Sequential((MLP((2, 4, 2), "relu"),))),
+        (program("tanh"), program("tanh"), program("sin")),
+        (program("add", 1), program("add", 1), program("add", 1.0)),
+    ]
+    for first, equal, other in pairs:
+        for mark in (fingerprint, lambda layer: Fingerprint(layer).key):
+            assert mark(first) is not None
+            assert mark(first) == mark(equal) != mark(other)
+    # one that the solver does not know may read anything
+    assert fingerprint(Unknown((2, 4, 2))) is None
+
+
+class Unknown(MLP):
+    """A layer from outside the library."""

@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ndereg.field import is_known_by_value
+
 MOST_PARTS = 5000
 """Parts of a field that are looked at; what is larger is traced on every call."""
 
@@ -70,7 +72,7 @@ class Fingerprint:
             if self._plain:
                 yield (type(value), value.hex() if isinstance(value, float) else value)
             return
-        if isinstance(value, _OPAQUE):
+        if isinstance(value, _OPAQUE) or is_known_by_value(value):
             yield ("object", value)
             return
         if id(value) in self._seen:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ndereg.field import is_known_by_value
+
 _SMALL = 1 << 14
 _VALUES = (int, str, bytes, bool, type(None), type(Ellipsis))
 _LIBRARIES = ("numpy", "ndereg", "array_api_compat", "math", "cmath", "builtins", "functools")
@@ -54,6 +56,8 @@ def _mark(value: Any, depth: int) -> Any:
         return tuple(_mark(part, depth + 1) for part in (value.func, value.args, value.keywords))
     if isinstance(value, types.FunctionType):
         return _function(value, depth)
+    if is_known_by_value(value):
+        return (type(value), value)
     if _is_record(value) and _of_library(value):
         parts = (getattr(value, field.name) for field in dataclasses.fields(value))
         return (type(value), *(_mark(part, depth + 1) for part in parts))
