@@ -141,7 +141,7 @@ _ANY: tuple[Template, ...] = (
     ("(-{0})", 1), ("({0} * t)", 1),
 )  # fmt: skip
 _ROWS: tuple[Template, ...] = (
-    ("{0}[..., ::-1]", 1), ("ops.concat([{0}[..., 1:], {0}[..., :1]], axis=-1)", 1),
+    ("ops.concat([{0}[..., 1:], {0}[..., :1]], axis=-1)", 1),
     ("({0} - ops.mean({0}, axis=-1, keepdims=True))", 1),
     ("({0} * ops.sum({1}, axis=-1, keepdims=True))", 2),
 )  # fmt: skip

@@ -198,25 +198,25 @@ def in_processes(
         )
 
     def read(worker: Any) -> None:
-        for line in worker.stdout:
-            lines.put(line)
-        worker.wait()
+        with worker:
+            for line in worker.stdout:
+                lines.put(line)
         lines.put(None)
 
-    try:
-        with ThreadPoolExecutor(len(workers)) as pool:
-            for worker in workers:
-                pool.submit(read, worker)
-            ended = 0
+    with ThreadPoolExecutor(len(workers)) as pool:
+        for worker in workers:
+            pool.submit(read, worker)
+        ended = 0
+        try:
             while ended < len(workers):
                 line = lines.get()
                 if line is None:
                     ended += 1
                 else:
                     yield Checked.from_json(line)
-    finally:
-        for worker in workers:
-            worker.terminate()
+        finally:  # also where nobody wants the rest
+            for worker in workers:
+                worker.terminate()
     dead = [worker.returncode for worker in workers if worker.returncode]
     if dead:
         raise RuntimeError(f"a process of the search ended with status {dead[0]}; see its output")
