@@ -111,8 +111,9 @@ class _Loop:
         self.k1 = started.get("k1")
         self.nfev = self.nfev + float(self.runners.evaluations(name))
         self.status = machine.read(started["status"])
-        # a given step is one number for all samples; from now on each has its own
-        self.h = machine.read(started["h"]) + self.t * 0.0
+        self.h = machine.read(started["h"])
+        if self.spec.adaptive:  # a given step is one number for all; from now on each has its own
+            self.h = self.h + self.t * 0.0
         running = self.status == float(Status.RUNNING)
         flags, _ = machine.summary([running] if is_joint(machine) else [running, ~running], [])
         self.running = flags[0]
