@@ -43,14 +43,15 @@ class NeuralODE(Layer):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from ndereg.models import MLP, Affine
     >>> layer = NeuralODE(MLP((4, 16, 4)), head=Affine(4, 3), augmentation=2)
-    >>> params = layer.init(seed=0)
-    >>> sorted(params)
-    ['field', 'head']
-    >>> layer(0.0, np.ones((5, 2), "float32"), params).shape
-    (5, 3)
+    >>> params = layer.init(seed=0)  # the same numbers in every framework
+    >>> sorted(params), params["head"]["weight"].shape
+    (['field', 'head'], (4, 3))
+    >>> import torch
+    >>> from ndereg.models.torch import NeuralODE as Module
+    >>> Module(layer, params)(torch.ones(5, 2)).shape
+    torch.Size([5, 3])
     """
 
     type: ClassVar[str] = "neural_ode"

@@ -143,7 +143,7 @@ class NeuralODE:
         x: Any,
         y: Any,
         loss: Loss = "squared_error",
-        penalty_weight: float = 0.0,
+        penalty_weight: float = 1.0,
         **options: Any,
     ) -> tuple[float, Parameters]:
         """Return a loss and its gradient by the parameters.
@@ -156,7 +156,7 @@ class NeuralODE:
             ``loss(output, y) -> array ()``, written with :mod:`ndereg.ops`.
         penalty_weight : float
             What ``solution.penalty`` (its mean over the samples of an independent batch) is
-            multiplied by and added with; ``regularizer`` says what it is.
+            multiplied by and added with; ``regularizer`` says what it is, without one it is 0.
         **options
             Of ``solve``, for this call.
 
@@ -196,7 +196,7 @@ class NeuralODE:
         epochs: int = 100,
         batch_size: int = 64,
         learning_rate: float = 1e-2,
-        penalty_weight: float | Callable[[int], float] = 0.0,
+        penalty_weight: float | Callable[[int], float] = 1.0,
         seed: int = 0,
         **options: Any,
     ) -> list[float]:
@@ -243,7 +243,7 @@ class NeuralODE:
         epochs: int = 100,
         batch_size: int = 64,
         learning_rate: float = 1e-2,
-        penalty_weight: float | Callable[[int], float] = 0.0,
+        penalty_weight: float | Callable[[int], float] = 1.0,
         seed: int = 0,
         **options: Any,
     ) -> Iterator[float]:
