@@ -7,11 +7,13 @@ The modules ``torch``, ``equinox``, ``nnx``, ``numpy`` and ``sklearn`` of this p
 from ndereg.models.activations import ACTIVATIONS
 from ndereg.models.convolutional import Convolutional
 from ndereg.models.dense import Activation, Affine, Augmentation, Reduction, Sequential
+from ndereg.models.files import load, save
 from ndereg.models.layer import Layer, from_description
 from ndereg.models.mlp import MLP
 from ndereg.models.model import Model
 from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.parameters import Parameters, flatten, unflatten
+from ndereg.models.port import port
 from ndereg.models.recurrent import Recurrent
 
 __all__ = [
@@ -30,5 +32,8 @@ __all__ = [
     "Sequential",
     "flatten",
     "from_description",
+    "load",
+    "port",
+    "save",
     "unflatten",
 ]
