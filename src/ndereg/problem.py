@@ -290,12 +290,22 @@ def _output_times(backend: Backend, t_eval: Any, t0: Any, t1: Any, layout: Layou
             "received times out of order; try sorting them"
         )
     low, high = min(start, end), max(start, end)
+    # the ends of the span, rounded to the dtype of the times, may lie outside it
+    slack = _resolution(backend, t_eval) * max(abs(low), abs(high))
+    if low - slack <= known.min() and known.max() <= high + slack:
+        known = np.clip(known, low, high)
     if known.min() < low or known.max() > high:
         raise ValueError(
             f"expected the times of t_eval within the span [{low}, {high}], received times from "
             f"{known.min()} to {known.max()}; try a longer t_span"
         )
     return known
+
+
+def _resolution(backend: Backend, times: Any) -> float:
+    """Relative resolution of times in the dtype they were given in."""
+    kind = str(np.asarray(backend.concrete(times) if backend.owns(times) else times).dtype)
+    return float(np.finfo(kind).eps) if kind.startswith("float") else 0.0
 
 
 def _known_times(backend: Backend, t_eval: Any) -> Any:
@@ -334,8 +344,7 @@ def _tolerances(backend: Backend, rtol: Any, atol: Any, measured: bool) -> tuple
             "expected a positive rtol or atol to measure errors by, received rtol=0 and atol=0; "
             "try rtol=1e-6, or controller=ndereg.ConstantStep(dt) for steps without error control"
         )
-    floor = max(values[1], SMALLEST_ATOL) if isinstance(values[1], float) else values[1]
-    return values[0], floor
+    return values[0], values[1] + SMALLEST_ATOL
 
 
 def _controller(controller: Any, method: Tableau) -> Controller:

@@ -6,11 +6,12 @@ The faces :mod:`ndereg.numpy`, :mod:`ndereg.torch` and :mod:`ndereg.jax` bind th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ndereg.backends.base import Backend, Problem, Result
+from ndereg.backends.base import Backend, Layout, Problem, Result
 from ndereg.backends.registry import compile_on
 from ndereg.problem import prepare
 from ndereg.solution import Solution, Stats, Steps
@@ -95,7 +96,8 @@ class Face:
         record : bool
             Keep every attempted step in ``steps``.
         throw : bool
-            Raise when the solve fails. Under a JAX transformation nothing can be raised; there a
+            Raise when the solve fails. Otherwise what a failed solve did not reach is nan, be it
+            an output time or ``y(t1)``. Under a JAX transformation nothing can be raised; there a
             failed solve returns nan with its status.
 
         Returns
@@ -189,6 +191,7 @@ class Face:
                 "expected a differentiable solve for solve_vjp, received adjoint='none'; try "
                 "adjoint='discrete' or 'backsolve'"
             )
+        _refuse_integers(backend, problem)
         result, pull = compile_on(problem.spec, backend).solve_vjp(problem)
         solution = _present(backend, problem, result, throw)
         carried = tuple(backend.carried_parameters(field))
@@ -204,6 +207,17 @@ class Face:
             return d_y0, problem.args_structure.unflatten(leaves)
 
         return solution, pullback
+
+
+def _refuse_integers(backend: Backend, problem: Problem) -> None:
+    """Refuse args that have no gradient, which would otherwise come out as zero."""
+    names = problem.args_structure.paths("args")
+    for leaf, name in zip(problem.args, names, strict=True):
+        if "int" in backend.dtype(leaf):
+            raise TypeError(
+                f"expected floating-point arrays to differentiate by, received {name} of dtype "
+                f"{backend.dtype(leaf)}; try converting it, or leaving it to the field's closure"
+            )
 
 
 def _times(problem: Problem) -> int | None:
@@ -263,10 +277,13 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
         return value[0] if joint else value
 
     status = backend.concrete(result.status)
-    if throw and status is None:
-        result = backend.mark_failures(result)
+    if status is None:
+        if throw or times is None:
+            result = backend.mark_failures(result)
     elif throw:
         _raise_failures(status, joint)
+    elif times is None:
+        result = _unreached(backend, layout, result, status)
     steps = None
     if result.steps is not None:
         steps = Steps(*(column[..., 0] if joint else column for column in result.steps))
@@ -284,6 +301,17 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
         status=code,
         steps=steps,
     )
+
+
+def _unreached(backend: Backend, layout: Layout, result: Result, status: Any) -> Result:
+    """Nan where a solve did not come to the end of the span, as at any other output time."""
+    failed = status != _SUCCESS
+    if not failed.any():
+        return result
+    missing = backend.cast(
+        backend.times(np.where(failed, np.nan, 0.0), result.ys), layout.real_dtype
+    )
+    return replace(result, ys=result.ys + missing[:, None])
 
 
 def _integer(backend: Backend, value: Any) -> Any:

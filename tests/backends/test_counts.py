@@ -101,7 +101,7 @@ def test_evaluations_are_what_the_tableau_needs(method):
 
 
 def test_new_values_load_no_new_module():
-    """States, args, spans, tolerances, weights and controllers are arguments of what is compiled."""
+    """States, args, spans, tolerances, weights and controllers are run-time values."""
 
     def field(t, y, args):
         return ops.tanh(y @ args) - t * y
@@ -109,7 +109,7 @@ def test_new_values_load_no_new_module():
     rng = np.random.default_rng(0)
 
     def solve(scale, regularizer, **options):
-        sol, pullback = nde.solve_vjp(
+        _, pullback = nde.solve_vjp(
             field, (0.0, scale), rng.normal(size=(2, 3)), rng.normal(size=(3, 3)),
             method="bosh3", regularizer=regularizer, **options,
         )  # fmt: skip

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from tests.edge.conftest import BACKENDS, Bench, bench_of
+from tests.edge.conftest import BACKENDS, Bench, bench_of, refusal
 
 import ndereg
 import ndereg.jax
@@ -379,3 +379,32 @@ def test_modules_are_fields_in_torch() -> None:
     ndereg.torch.solve(module, (0.0, 1.0), y0).ys.sum().backward()
     assert np.isclose(float(module.rate.grad), float(d_args["rate"]))
     assert sol.status is Status.SUCCESS
+
+
+def test_output_times_in_single_precision(bench: Bench) -> None:
+    """The end of the span, rounded to float32, is the end of the span."""
+    times = np.linspace(0.0, 0.1, 5, dtype=np.float32)
+    sol = bench.solve(_decay, (0.0, 0.1), np.ones(2), t_eval=times, method="bosh3")
+    assert np.allclose(bench.get(sol.ys)[-1], np.exp(-0.1), rtol=1e-5)
+    with pytest.raises(ValueError, match="within the span"):
+        bench.solve(_decay, (0.0, 0.1), np.ones(2), t_eval=[0.0, 0.1001], method="bosh3")
+
+
+def test_integers_have_no_gradient(bench: Bench) -> None:
+    def call() -> Any:
+        return bench.vjp(lambda t, y, a: -a * y, (0.0, 1.0), np.ones(2), np.array(2))
+
+    assert "received args of dtype int" in refusal(call, TypeError)
+
+
+@pytest.mark.parametrize("batch", ["joint", "independent"])
+def test_an_end_that_was_not_reached(bench: Bench, batch: Any) -> None:
+    sol = bench.solve(
+        _decay, (0.0, 100.0), np.ones((2, 1)), method="bosh3", max_steps=3, throw=False,
+        batch=batch,
+    )  # fmt: skip
+    assert np.isnan(bench.get(sol.ys)).all()
+
+
+def _decay(t: Any, y: Any, args: Any) -> Any:
+    return -y

@@ -78,3 +78,19 @@ def test_the_default_weight_runs_over_the_whole_training():
     assert weight(0) == 2.5
     assert weight(100) == 1.0
     assert recipe.weight(recipe.settings(), "none", steps=100)(50) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"schedule": "cosine"}, "expected a schedule among .*received 'cosine'"),
+        ({"method": "tsit"}, "tsit5"),
+        ({"method": "bosh3", "regularizers": ("none", "stiffness")}, "stiffness estimate"),
+        ({"rtol": -1.0}, "expected rtol > 0"),
+        ({"regularizers": ("none",), "weights": {"error": "1"}}, "received one of error"),
+        ({"regularizers": ("error",), "weights": {"error": "-5"}}, "expected weights >= 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_first_row(chosen, message):
+    with pytest.raises(ValueError, match=message):
+        lookup("digits").settings(**chosen)

@@ -23,10 +23,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ndereg.experiments.weights import parse_weight
+from ndereg.catalogue import lookup
+from ndereg.catalogue.serving import refuse_unserved
+from ndereg.experiments.weights import SCHEDULES, parse_weight
 from ndereg.models.layer import Layer
 from ndereg.models.parameters import Parameters
 from ndereg.spec.regularizer import Regularizer
+from ndereg.spec.spec import Spec
 
 BACKENDS = ("numpy", "torch", "jax")
 Batch = dict[str, np.ndarray]
@@ -62,13 +65,19 @@ class Settings:
         object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "weights", dict(self.weights))
         if self.backend not in BACKENDS:
-            raise ValueError(f"expected a backend among {_names(BACKENDS)}, got {self.backend!r}")
+            raise ValueError(
+                f"expected a backend among {_names(BACKENDS)}, received {self.backend!r}"
+            )
         for name in ("epochs", "batch_size", "evaluate_every", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, received {getattr(self, name)}")
-        for name in ("learning_rate",):
+        for name in ("learning_rate", "rtol", "atol"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"expected {name} > 0, received {getattr(self, name)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"expected a schedule among {_names(SCHEDULES)}, received {self.schedule!r}"
+            )
         if not self.seeds:
             raise ValueError("expected at least one seed, received none")
 
@@ -170,7 +179,7 @@ class Recipe(ABC):
             If the recipe lacks the preset, an option or a regularizer, or a value is malformed.
         """
         if preset not in self.presets:
-            raise ValueError(f"expected a preset among {_names(self.presets)}, got {preset!r}")
+            raise ValueError(f"expected a preset among {_names(self.presets)}, received {preset!r}")
         known = {field.name for field in dataclasses.fields(self.settings_type)}
         if unknown := sorted(chosen.keys() - known):
             raise ValueError(f"recipe {self.name!r} has no option {_names(unknown)}")
@@ -178,7 +187,7 @@ class Recipe(ABC):
         for name in (*settings.regularizers, *settings.weights):
             if name not in self.regularizers:
                 raise ValueError(
-                    f"expected regularizers among {_names(self.regularizers)}, got {name!r}"
+                    f"expected regularizers among {_names(self.regularizers)}, received {name!r}"
                 )
         if not settings.regularizers or len(set(settings.regularizers)) < len(
             settings.regularizers
@@ -186,8 +195,17 @@ class Recipe(ABC):
             raise ValueError(
                 f"expected different regularizers, received {_names(settings.regularizers)}"
             )
+        if unused := sorted(settings.weights.keys() - set(settings.regularizers)):
+            raise ValueError(
+                f"expected weights of {_names(settings.regularizers)}, received one of "
+                f"{_names(unused)}; try adding it to the regularizers"
+            )
+        method = lookup(settings.method)
         for name in settings.regularizers:
             self.weight(settings, name, steps=1)
+            regularizer = self.regularizers[name].regularizer
+            terms = () if regularizer is None else regularizer.terms()
+            refuse_unserved(Spec(method, terms=tuple(term for _, term in terms)))
         return settings
 
     def weight(self, settings: Settings, name: str, steps: int) -> Callable[[float], float]:

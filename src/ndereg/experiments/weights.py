@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay
@@ -29,11 +30,13 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
     Constant(value=0.03)
     """
     if schedule not in SCHEDULES:
-        raise ValueError(f"expected a schedule among {', '.join(SCHEDULES)}, got {schedule!r}")
+        raise ValueError(f"expected a schedule among {', '.join(SCHEDULES)}, received {schedule!r}")
     try:
         numbers = [float(part) for part in text.split(":")]
     except ValueError:
         numbers = []
+    if any(not 0 <= number < math.inf for number in numbers):
+        raise ValueError(f"expected weights >= 0, received {text!r}; try 2.5")
     if len(numbers) == 1:
         return Constant(numbers[0])
     if len(numbers) != 2 or schedule == "constant":

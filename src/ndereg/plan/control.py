@@ -72,7 +72,7 @@ def control_program(adaptive: bool) -> Program:
             "control",
             {
                 "accept": running & finite & (~still),
-                "h_next": builder.input("dt", "scalar") * 1.0,
+                "h_next": where(running, builder.input("dt", "scalar"), h),
                 "status": where(running, ended, status),
             },
         )
