@@ -83,8 +83,9 @@ DETEST = {
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-7])
 @pytest.mark.parametrize(("method", "peer"), [("dopri5", "RK45"), ("dopri8", "DOP853")])
 def test_detest(method: str, peer: str, tolerance: float) -> None:
-    """Over the set, no more than 10 % more evaluations than SciPy's, and at least its accuracy."""
+    """SciPy's evaluations and SciPy's errors, to a hundredth, on every problem of the set."""
     ours_nfev = peer_nfev = 0
+    slack = 1e-2 * tolerance  # where the solution has decayed to nothing
     worse: list[str] = []
     for name, (field, y0) in DETEST.items():
         truth = solve_ivp(field, (0, 20), y0, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
@@ -93,11 +94,11 @@ def test_detest(method: str, peer: str, tolerance: float) -> None:
             lambda t, y, args, field=field: field(t, y), (0, 20), y0, method=method,
             rtol=tolerance, atol=tolerance,
         )  # fmt: skip
-        assert ours.stats.nfev <= 1.1 * theirs.nfev, name
+        assert ours.stats.nfev <= 1.01 * theirs.nfev, name
         ours_nfev, peer_nfev = ours_nfev + ours.stats.nfev, peer_nfev + theirs.nfev
-        if np.abs(ours.ys - truth).max() > 1.5 * np.abs(theirs.y[:, -1] - truth).max() + 1e-12:
+        if np.abs(ours.ys - truth).max() > 1.01 * np.abs(theirs.y[:, -1] - truth).max() + slack:
             worse.append(name)
-    assert ours_nfev <= 1.02 * peer_nfev
+    assert ours_nfev <= 1.001 * peer_nfev
     assert not worse
 
 
@@ -174,10 +175,14 @@ def test_rk45_takes_scipys_steps() -> None:
     theirs = solve_ivp(_e2, (0, 10), [2.0, 0.0], rtol=1e-7, atol=1e-7, t_eval=times)
     ours = SOLVE.solve(
         lambda t, y, args: _e2(t, y), (0, 10), np.array([2.0, 0.0]), method="dopri5", rtol=1e-7,
-        atol=1e-7, t_eval=times,
+        atol=1e-7, t_eval=times, record=True,
     )  # fmt: skip
-    assert abs(ours.stats.nfev - theirs.nfev) <= 6
-    np.testing.assert_allclose(ours.ys, theirs.y.T, rtol=0, atol=1e-5)
+    steps = solve_ivp(_e2, (0, 10), [2.0, 0.0], rtol=1e-7, atol=1e-7).t
+    assert ours.stats.nfev == theirs.nfev
+    # the last step is stretched over a remainder of less than a hundredth
+    accepted = ours.steps.t[ours.steps.accepted]
+    np.testing.assert_allclose(accepted, steps[: len(accepted)], rtol=1e-6)
+    np.testing.assert_allclose(ours.ys, theirs.y.T, rtol=0, atol=1e-8)
 
 
 def test_float32_stays_close_and_time_stays_exact() -> None:
