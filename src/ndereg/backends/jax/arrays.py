@@ -77,6 +77,17 @@ class JaxArrays:
         """float64, or float32 without JAX's x64 mode."""
         return jnp.asarray(values, clock.control_dtype())
 
+    key_types = "a key of jax.random"
+
+    def uniform(self, key: object, count: int) -> Any:
+        """``jax.random.uniform`` of a key, also of one inside a transformation."""
+        if not isinstance(key, (jax.Array, np.ndarray)):
+            return None
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+        if not typed and not (key.dtype == np.uint32 and key.ndim == 1):
+            return None
+        return jax.random.uniform(key, (count,), clock.control_dtype())
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """A field's closure is seen by tracing it; no parameters need a name."""
         return {}

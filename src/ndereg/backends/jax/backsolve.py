@@ -79,7 +79,13 @@ class Augmented:
         return Runners(
             lower(
                 replace(
-                    spec, batch="joint", adjoint=NoAdjoint(), dense=False, record=False, terms=()
+                    spec,
+                    batch="joint",
+                    adjoint=NoAdjoint(),
+                    dense=False,
+                    record=False,
+                    terms=(),
+                    local=None,
                 )
             )
         )
@@ -95,7 +101,7 @@ class Augmented:
     def integrate(
         self, forward: Callable[[Inputs], Any], inputs: Inputs, ys: Any, ys_bar: Any
     ) -> dict[str, Any]:
-        """Cotangents of the inputs; nan if the backward solve fails."""
+        """Cotangents of ``y0``, constants and args; nan if the backward solve fails."""
         layout = self.layout
         if inputs.t_eval is None:
             starts = tuple(jnp.asarray(part)[None] for part in inputs.t1)
@@ -130,10 +136,10 @@ class Augmented:
             "y0": y0_bar,
             "constants": parameters_bar[:count],
             "args": parameters_bar[count:],
-            **self._time_cotangents(inputs, ys, ys_bar, y0_bar),
         }
 
-    def _time_cotangents(self, inputs: Inputs, ys: Any, ys_bar: Any, y0_bar: Any) -> dict[str, Any]:
+    def time_cotangents(self, inputs: Inputs, ys: Any, ys_bar: Any, y0_bar: Any) -> dict[str, Any]:
+        """Cotangents of the times that are wanted."""
         lanes = Lanes()
         field = LaneField(self._field, lanes, inputs.constants, inputs.args)
         rows = Rows(inputs, lanes, self._field.layout.samples)

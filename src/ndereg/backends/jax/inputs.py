@@ -23,7 +23,8 @@ NUMBERS = ("rtol", "atol", "dt", "first_step", "max_steps", *CONTROL_PARAMETERS)
 class Inputs(NamedTuple):
     """Everything that a compiled solve reads; a pytree.
 
-    ``constants`` are what the field closes over; ``numbers`` one vector of the control scalars.
+    ``constants`` are what the field closes over; ``numbers`` one vector of the control scalars;
+    ``draws`` random numbers (samples, 1), where a local regularizer needs them.
     """
 
     constants: tuple[Any, ...]
@@ -33,6 +34,7 @@ class Inputs(NamedTuple):
     t1: Time
     t_eval: Time | None
     numbers: Any
+    draws: Any = None
 
 
 def gather_inputs(problem: Problem, constants: Sequence[Any]) -> Inputs:
@@ -53,7 +55,16 @@ def gather_inputs(problem: Problem, constants: Sequence[Any]) -> Inputs:
         t1=_scalar_time(problem.t1),
         t_eval=None if problem.t_eval is None else clock.encode(problem.t_eval),
         numbers=packed,
+        draws=_draws(problem.draws, dtype),
     )
+
+
+def _draws(values: Any, dtype: Any) -> Any:
+    if values is None:
+        return None
+    if isinstance(values, jax.Array):
+        return values.astype(dtype)[:, None]
+    return np.asarray(values, dtype)[:, None]
 
 
 def _scalar_time(value: Any) -> Time:
@@ -75,6 +86,7 @@ class Rows:
         if inputs.t_eval is not None:
             self.t_eval = tuple(map(self._output_times, inputs.t_eval))
         self.numbers = inputs.numbers
+        self.draws = None if inputs.draws is None else self._spread(inputs.draws, (1,))
 
     def number(self, index: int) -> Any:
         """One of the control scalars, for every sample."""

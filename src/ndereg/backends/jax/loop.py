@@ -16,7 +16,7 @@ from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
 from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.outputs import Outputs
-from ndereg.backends.jax.scalars import Scalars, States
+from ndereg.backends.jax.scalars import Scalars, States, stand_in
 from ndereg.backends.jax.tape import Tape
 from ndereg.plan.control import MEMORY, MEMORY_START
 from ndereg.spec.status import Status
@@ -107,11 +107,14 @@ class Loop:
         first_stage = started.get("k1")
         y = rows.y0
         if machine.samples > 1:
-            y = _stand_in(scalars["status"] == RUNNING, y)
+            y = stand_in(scalars["status"] == RUNNING, y)
         self.states = States(y, first_stage)
         carry: Carry = {"states": self.states.pack(y, first_stage), "row": jnp.int32(0)}
         if self.outputs is not None:
             carry["outputs"] = self.outputs.start(rows.y0)
+        if self.runners.plan.pick is not None:
+            none = jnp.full((machine.samples, 1), -1, jnp.int32)
+            carry["picked"] = {"t": rows.t0, "y": rows.y0, "row": none, "uniform": rows.draws}
         if self.tape is not None:
             carry["tape"] = self.tape.start()
         if self.attempts:
@@ -158,6 +161,9 @@ class Loop:
             new_scalars |= self.runners.accumulate(machine, values)
         states = self.states.accepted(accept, carry["states"], step["y1"], step.get("k_next"))
         new = {**carry, "states": states, "row": row + jnp.any(accept)}
+        if self.runners.plan.pick is not None:
+            count = scalars["naccept"]
+            new["picked"] = self._pick(carry["picked"], {"t": t, "y": y, "row": row}, accept, count)
         if self.tape is not None:
             new["tape"] = self.tape.offer(carry["tape"], row, t, y, h, accept)
         if self.outputs is not None:
@@ -166,6 +172,18 @@ class Loop:
         if self.attempts:
             self._record(carry, new, step, (t, h), accept, running)
         return new, new_scalars
+
+    def _pick(self, picked: Carry, step: Carry, accept: Any, count: Any) -> Carry:
+        """Decide whether the step is the one that a local regularizer starts from."""
+        values = {"accept": accept, "count": count, "uniform": picked["uniform"]}
+        decision = self.runners.pick(self.machine, values)
+        pick = decision["pick"]
+        return {
+            "t": clock.select(pick, step["t"], picked["t"]),
+            "y": jnp.where(pick, step["y"], picked["y"]),
+            "row": jnp.where(pick, step["row"], picked["row"]),
+            "uniform": decision["uniform"],
+        }
 
     def _record(
         self,
@@ -217,15 +235,6 @@ class Loop:
 def time_of(scalars: Carry) -> Time:
     """The time among the scalars of the loop."""
     return tuple(scalars[name] for name in ("t0", "t1") if name in scalars)
-
-
-def _stand_in(running: Any, y: Any) -> Any:
-    """Give samples that cannot begin the state of one that can.
-
-    They take steps of size zero with the others, and a Jacobian that is not finite would spoil the
-    cotangents of what all samples share even when multiplied by zero.
-    """
-    return jnp.where(running, y, y[jnp.argmax(running[:, 0])])
 
 
 def _put(buffer: Any, column: Any, index: Any) -> Any:

@@ -22,12 +22,21 @@ class Reverse:
     """The reverse pass of one solve."""
 
     def __init__(
-        self, runners: Runners, field: LaneField, rows: Rows, tape: Carry, bars: tuple[Any, Any]
+        self,
+        runners: Runners,
+        field: LaneField,
+        rows: Rows,
+        tape: Carry,
+        bars: tuple[Any, Any, Any],
     ) -> None:
+        """``bars`` are the cotangents of the outputs, the penalty, and the state picked, or None.
+
+        ``tape["picked"]`` is the row that starts with that state.
+        """
         self._runners, self._plan, self._rows = runners, runners.plan, rows
         self._machine = JaxMachine(field)
         self._tape = tape
-        self._ys_bar, penalty_bar = bars
+        self._ys_bar, penalty_bar, self._picked_bar = bars
         self._replay = Replay(runners, self._machine, tape)
         numbers = rows.named_numbers()
         self._constants = {"rtol": numbers["rtol"], "atol": numbers["atol"]}
@@ -102,7 +111,11 @@ class Reverse:
             out = self._pull_back("adjoint", values, bars)
         if self._plan.shared:
             new["shared"] = {"at": out["k1_map"], "bar": out["k1_bar"]}
-        return {**new, **{name: out[name] for name in ("y_bar", "constants_bar", "args_bar")}}
+        new |= {name: out[name] for name in ("y_bar", "constants_bar", "args_bar")}
+        if self._picked_bar is not None:
+            here = self._tape["picked"] == row
+            new["y_bar"] = new["y_bar"] + jnp.where(here, self._picked_bar, 0)
+        return new
 
     def _pull_back(self, name: str, values: Carry, bars: Carry) -> Carry:
         machine = self._machine

@@ -55,6 +55,15 @@ class Scalars:
         }
 
 
+def stand_in(running: Any, y: Any) -> Any:
+    """Give samples that cannot begin the state of one that can.
+
+    They take steps of size zero with the others, and a Jacobian that is not finite would spoil the
+    cotangents of what all samples share even when multiplied by zero.
+    """
+    return jnp.where(running, y, y[jnp.argmax(running[:, 0])])
+
+
 SMALL_STATE = 64
 """Entries up to which the state and the first stage are carried as one array."""
 

@@ -16,6 +16,7 @@ from ndereg.backends.jax.backsolve import Augmented, refuse_own_times
 from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
 from ndereg.backends.jax.inputs import Inputs, Rows, batchable
 from ndereg.backends.jax.linearization import conjugate
+from ndereg.backends.jax.local import ExtraStep
 from ndereg.backends.jax.loop import Capacity, Loop, time_of
 from ndereg.backends.jax.reverse import Reverse, time_cotangents
 from ndereg.spec.adjoint import Discrete, NoAdjoint
@@ -49,7 +50,10 @@ class Solver:
     def __init__(self, runners: Runners, traced: TracedField, options: Options) -> None:
         self.runners, self.traced, self.options = runners, traced, options
         self.spec, self.layout = runners.plan.spec, traced.layout
+        local = runners.plan.local
+        self.local = None if local is None else Runners(local)
         self.forward = jax.jit(batchable(self._forward))
+        self.extended = jax.jit(batchable(self._extended))
         self.taped = lru_cache(maxsize=None)(self._taped_for)
         self.reverse = lru_cache(maxsize=None)(self._reverse_for)
         self.backsolve = lru_cache(maxsize=None)(self._backsolve_for)
@@ -60,10 +64,17 @@ class Solver:
         return field, Rows(inputs, lanes, self.layout.samples)
 
     def _forward(self, lanes: Lanes, inputs: Inputs) -> Tree:
+        return self._extended(lanes, inputs)[0]
+
+    def _extended(self, lanes: Lanes, inputs: Inputs) -> tuple[Tree, Tree]:
+        """The result, and what the extra step of a local regularizer keeps."""
         field, rows = self._setting(lanes, inputs, Wanted())
         capacity = Capacity(attempts=self.options.recorded)
-        loop = Loop(self.runners, field, rows, self.options.first_step_given, capacity)
-        return loop.result(loop.run())
+        extra = ExtraStep(self.local, field, rows)
+        loop = Loop(self.runners, field, extra.opened, self.options.first_step_given, capacity)
+        carry = loop.run()
+        result, kept = extra.close(loop.result(carry), carry.get("picked"))
+        return result, jax.tree.map(rows.split, kept)
 
     def _taped_for(self, max_steps: int) -> Callable[[Inputs], tuple[Tree, Tree]]:
         return jax.jit(batchable(partial(self._taped, max_steps)))
@@ -79,9 +90,10 @@ class Solver:
             rows=min(max_steps, max(LARGEST_MESH // rows.total, 1)),
             states=1 << (slots.bit_length() - 1),
         )
-        loop = Loop(self.runners, field, rows, self.options.first_step_given, capacity)
+        extra = ExtraStep(self.local, field, rows)
+        loop = Loop(self.runners, field, extra.opened, self.options.first_step_given, capacity)
         carry = loop.run()
-        result = loop.result(carry)
+        result, local = extra.close(loop.result(carry), carry.get("picked"))
         tape, split = carry["tape"], rows.split
         kept = {
             **{name: jax.tree.map(rows.split_rows, tape[name]) for name in ("h", "y", "t")},
@@ -99,9 +111,10 @@ class Solver:
         }
         if loop.outputs is not None:
             outputs = carry["outputs"]
-            kept |= {name: split(outputs[name]) for name in ("position", "started", "ys")}
+            kept |= {name: split(outputs[name]) for name in ("position", "started")}
+            kept["ys"] = result["ys"]
             kept["at"] = jax.tree.map(split, outputs["at"])
-        return result, kept
+        return result, kept | {"local": jax.tree.map(split, local)}
 
     def _reverse_for(self, wanted: Wanted) -> Callable[..., Any]:
         return jax.jit(batchable(partial(self._reverse, wanted)))
@@ -127,14 +140,20 @@ class Solver:
                 "started",
                 "ys",
                 "at",
+                "local",
             )
             if name in kept
         }
         merged |= {name: jax.tree.map(rows.merge_rows, kept[name]) for name in ("h", "y", "t")}
         merged |= {name: rows.unshare(kept[name]) for name in ("stride", "rows")}
-        ys_bar = rows.merge(ys_bar)
-        bars = (ys_bar, rows.merge(penalty_bar))
-        y_bar, constants_bar, args_bar = Reverse(self.runners, field, rows, merged, bars).run()
+        ys_bar, penalty_bar = rows.merge(ys_bar), rows.merge(penalty_bar)
+        extra = ExtraStep(self.local, field, rows)
+        state_bar, *others = extra.pull(merged["local"], penalty_bar)
+        opened_bar, picked_bar = extra.among_outputs(ys_bar, state_bar)
+        bars = (opened_bar, penalty_bar, picked_bar)
+        merged["picked"] = merged["local"].get("row")
+        y_bar, *found = Reverse(self.runners, field, rows, merged, bars).run()
+        constants_bar, args_bar = (_added(*pair) for pair in zip(others, found, strict=True))
         times = time_cotangents(field, rows, merged, y_bar, ys_bar, wanted.times)
         return {
             "y0": rows.split(y_bar),
@@ -146,7 +165,25 @@ class Solver:
     def _backsolve_for(self, wanted: Wanted) -> Callable[..., Tree]:
         augmented = Augmented(self.traced, wanted)
         solver = Solver(augmented.runners(self.spec), augmented.traced, Options())
-        return jax.jit(partial(augmented.integrate, solver.forward))
+
+        def integrate(inputs: Inputs, kept: Tree, ys_bar: Any, penalty_bar: Any) -> Tree:
+            field, rows = self._setting(Lanes(), inputs, wanted)
+            extra, ys, local = ExtraStep(self.local, field, rows), kept["ys"], kept["local"]
+            state_bar, *others = extra.pull(local, penalty_bar)
+            part, given = inputs, (ys, ys_bar)
+            if state_bar is not None:
+                opened, at = extra.with_time(local["t"])
+                part = inputs._replace(t_eval=tuple(times[0] for times in opened.t_eval))
+                values = (local["y"], state_bar)
+                given = tuple(map(partial(extra.inserted, at), given, values))
+            found = augmented.integrate(solver.forward, part, *given)
+            found |= augmented.time_cotangents(inputs, ys, ys_bar, found["y0"])
+            names = ("constants", "args")
+            return found | {
+                name: _added(found[name], other) for name, other in zip(names, others, strict=True)
+            }
+
+        return jax.jit(integrate)
 
     def _differentiable_for(self, max_steps: int) -> Callable[[Inputs], Tree]:
         solve = jax.custom_vjp(self.forward)
@@ -171,8 +208,8 @@ class Solver:
         if isinstance(self.spec.adjoint, Discrete):
             return self.taped(max_steps)(inputs)
         refuse_own_times(inputs)
-        result = self.forward(inputs)
-        return result, result["ys"]
+        result, local = self.extended(inputs)
+        return result, {"ys": result["ys"], "local": local}
 
     def _cotangents(
         self, wanted: Wanted, inputs: Inputs, kept: Any, ys_bar: Any, penalty_bar: Any
@@ -180,7 +217,7 @@ class Solver:
         """In the real inner product, in the structure of ``_reverse``."""
         if isinstance(self.spec.adjoint, Discrete):
             return self.reverse(wanted)(inputs, kept, ys_bar, penalty_bar)
-        return self.backsolve(wanted)(inputs, kept, ys_bar)
+        return self.backsolve(wanted)(inputs, kept, ys_bar, penalty_bar)
 
     def with_pullback(
         self, max_steps: int, inputs: Inputs
@@ -238,6 +275,10 @@ class Solver:
                 numbers=None,
             ),
         )
+
+
+def _added(some: list[Any], others: list[Any]) -> list[Any]:
+    return [a + b for a, b in zip(some, others, strict=True)]
 
 
 def _instantiated(bar: Any) -> Any:
