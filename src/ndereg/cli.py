@@ -12,7 +12,6 @@ import typer
 
 from ndereg import __version__
 from ndereg.bench.command import bench
-from ndereg.models.predict import predict
 from ndereg.testing.command import crosscheck
 
 app = typer.Typer(
@@ -23,7 +22,6 @@ app = typer.Typer(
 
 app.command()(bench)
 app.command()(crosscheck)
-app.command()(predict)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -121,6 +119,35 @@ def train(
     options = dict(locals())
     options["regularizers"] = (options.pop("regularizer"),)
     _session("train", options)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="What ndereg.save wrote: *.safetensors.")],
+    data: Annotated[Path, typer.Argument(help="Inputs: an .npz file with an array x, (N, ...).")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; DATA.prediction.npz by default.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Inputs that are solved together; all by default.")
+    ] = None,
+) -> None:
+    """Run a saved model on NumPy and Numba; no other framework needs to be installed."""
+    from ndereg.models import predict
+    from ndereg.spec.status import SolveError
+
+    try:
+        found, target = predict.predict(model, data, out, batch_size)
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except SolveError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(
+        f"{len(found.output)} predictions of shape {found.output.shape[1:]}, {found.nfev} "
+        f"evaluations, {1e3 * found.seconds:.1f} ms: {target}"
+    )
 
 
 def _version(asked: bool) -> None:

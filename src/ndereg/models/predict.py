@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from ndereg.models.atomic import write_bytes
 from ndereg.models.files import load
 from ndereg.models.model import Model
 from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.parameters import flatten
-from ndereg.spec.status import SolveError
 
 
 @dataclass(frozen=True)
@@ -122,35 +121,39 @@ def read_inputs(path: Path) -> np.ndarray:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="What ndereg.save wrote: *.safetensors.")],
-    data: Annotated[Path, typer.Argument(help="Inputs: an .npz file with an array x, (N, ...).")],
-    out: Annotated[
-        Path | None, typer.Option(help="Where to; DATA.prediction.npz by default.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Inputs that are solved together; all by default.")
-    ] = None,
-) -> None:
-    """Run a saved model on NumPy and Numba; no other framework needs to be installed."""
+    model: Path, data: Path, out: Path | None = None, batch_size: int | None = None
+) -> tuple[Prediction, Path]:
+    """Run a saved model on the inputs in a file, and write what it says; ``ndereg predict``.
+
+    Parameters
+    ----------
+    model : path
+        What :func:`~ndereg.models.files.save` wrote.
+    data : path
+        See :func:`read_inputs`.
+    out : path, optional
+        An ``.npz`` file for the arrays ``prediction`` and ``nfev``; beside ``data`` by default.
+    batch_size : int, optional
+        See :func:`run`.
+
+    Returns
+    -------
+    prediction : Prediction
+    path : Path
+        Where it was written.
+
+    Raises
+    ------
+    ValueError
+        If a file is not what it should be.
+    """
+    found = run(load(model), read_inputs(data), batch_size)
     target = out or data.with_suffix(".prediction.npz")
-    try:
-        found = run(load(model), read_inputs(data), batch_size)
-    except (ValueError, TypeError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except SolveError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
     write_bytes(target, _npz(prediction=found.output, nfev=np.asarray(found.nfev)))
-    typer.echo(
-        f"{len(found.output)} predictions of shape {found.output.shape[1:]}, {found.nfev} "
-        f"evaluations, {1e3 * found.seconds:.1f} ms: {target}"
-    )
+    return found, target
 
 
 def _npz(**arrays: np.ndarray) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
