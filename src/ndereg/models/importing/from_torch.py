@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from ndereg.models.importing import torch_layers  # noqa: F401, adds to the table
+from ndereg.models.importing import torch_layers, torch_shapes  # noqa: F401, they add to the table
 from ndereg.models.importing.builder import STATE, TIME, Builder, PortError
 from ndereg.models.importing.own import own_model
 from ndereg.models.importing.torch_operations import TABLE, Unsupported, known

@@ -89,7 +89,7 @@ def _filled(value: float | None) -> Convert:
     def convert(b: Builder, x: Any, fill_value: Any = None, *, dtype: Any = None, **_: Any) -> Any:
         zeros = b.call("zeros_like", x)
         fill = value if value is not None else fill_value
-        return _cast(b, zeros if fill == 0 and known(fill) else b.call("add", zeros, fill), dtype)
+        return cast(b, zeros if fill == 0 and known(fill) else b.call("add", zeros, fill), dtype)
 
     return convert
 
@@ -98,7 +98,20 @@ TABLE["zeros_like"], TABLE["ones_like"] = _filled(0.0), _filled(1.0)
 TABLE["full_like"] = _filled(None)
 
 
-def _cast(b: Builder, x: Any, dtype: Any) -> Any:
+def sized(size: tuple[Any, ...]) -> Any:
+    """Lengths given one by one or as one sequence; a lone value may be either."""
+    if len(size) == 1 and isinstance(size[0], (tuple, list)):
+        return tuple(size[0])
+    return size[0] if len(size) == 1 else tuple(size)
+
+
+def axes_of(dim: Any) -> Any:
+    """Return axes as the operations take them."""
+    return tuple(dim) if isinstance(dim, (tuple, list)) and dim else (None if dim == [] else dim)
+
+
+def cast(b: Builder, x: Any, dtype: Any) -> Any:
+    """Return a cast, where a dtype is given."""
     return x if dtype is None else b.call("as_dtype", x, dtype_name(dtype))
 
 
@@ -115,7 +128,7 @@ def _created(value: float | None) -> Convert:
         if value is None and fill_value is None:
             *size, fill_value = size
         fill = fill_value if value is None else value
-        return _cast(b, b.call("full", _sized(tuple(size)), fill, STATE), dtype)
+        return cast(b, b.call("full", sized(tuple(size)), fill, STATE), dtype)
 
     return convert
 
@@ -128,7 +141,7 @@ def _new(value: float | None) -> Convert:
         fill = value
         if value is None:
             *size, fill = size
-        return _cast(b, b.call("full", _sized(tuple(size)), fill, x), dtype)
+        return cast(b, b.call("full", sized(tuple(size)), fill, x), dtype)
 
     return convert
 
@@ -230,16 +243,12 @@ def _clamp_max(b: Builder, x: Any, max: Any) -> Any:  # noqa: A002
 # Reductions
 
 
-def _axes(dim: Any) -> Any:
-    return tuple(dim) if isinstance(dim, (tuple, list)) and dim else (None if dim == [] else dim)
-
-
 def _reduction(name: str) -> None:
     @entry(name)
     def convert(
         b: Builder, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
     ) -> Any:
-        return b.call(name, _cast(b, x, dtype), axis=_axes(dim), keepdims=keepdim)
+        return b.call(name, cast(b, x, dtype), axis=axes_of(dim), keepdims=keepdim)
 
 
 for _name in ("sum", "mean", "prod"):
@@ -248,12 +257,12 @@ for _name in ("sum", "mean", "prod"):
 
 @entry("amax")
 def _amax(b: Builder, x: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return b.call("max", x, axis=_axes(dim) or None, keepdims=keepdim)
+    return b.call("max", x, axis=axes_of(dim) or None, keepdims=keepdim)
 
 
 @entry("amin")
 def _amin(b: Builder, x: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return b.call("min", x, axis=_axes(dim) or None, keepdims=keepdim)
+    return b.call("min", x, axis=axes_of(dim) or None, keepdims=keepdim)
 
 
 def _extremum(name: str) -> None:
@@ -282,7 +291,7 @@ def _var(
         dim, unbiased = None, dim
     if correction is None:
         correction = 1 if unbiased is None else int(unbiased)
-    return b.call("variance", x, axis=_axes(dim), keepdims=keepdim, correction=correction)
+    return b.call("variance", x, axis=axes_of(dim), keepdims=keepdim, correction=correction)
 
 
 @entry("std")
@@ -293,7 +302,7 @@ def _std(b: Builder, *operands: Any, **named: Any) -> Any:
 @entry("norm", "linalg_vector_norm", "linalg_norm")
 def _norm(b: Builder, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
     require(p in (2, 2.0, None, "fro"), f"the norm p={p!r}")
-    return b.call("sqrt", b.call("sum", b.call("square", x), axis=_axes(dim), keepdims=keepdim))
+    return b.call("sqrt", b.call("sum", b.call("square", x), axis=axes_of(dim), keepdims=keepdim))
 
 
 @entry("logsumexp")
@@ -317,273 +326,6 @@ def _log_softmax(b: Builder, x: Any, dim: Any = None, dtype: Any = None, **_: An
 @entry("cumsum")
 def _cumsum(b: Builder, x: Any, dim: Any) -> Any:
     return b.call("cumulative_sum", x, dim)
-
-
-# Shapes
-
-
-@entry("size")
-def _size(b: Builder, x: Any, dim: Any = None) -> Any:
-    shape = b.call("shape", x)
-    return shape if dim is None else b.call("item", shape, dim)
-
-
-@entry("sym_size")
-def _sym_size(b: Builder, x: Any, dim: Any) -> Any:
-    return _size(b, x, dim)
-
-
-@entry("dim", "ndimension")
-def _dim(b: Builder, x: Any) -> Any:
-    return b.call("ndim", x)
-
-
-@entry("numel", "nelement")
-def _numel(b: Builder, x: Any) -> Any:
-    return b.call("entries", x)
-
-
-@entry("getattr")
-def _attribute(b: Builder, x: Any, name: str) -> Any:
-    if name == "shape":
-        return b.call("shape", x)
-    if name == "ndim":
-        return b.call("ndim", x)
-    if name == "T":
-        return b.call("swap_axes", x, 0, -1)
-    if name == "mT":
-        return b.call("matrix_transpose", x)
-    if name in ("real", "imag"):
-        return b.call(name, x)
-    if name in ("dtype", "device"):
-        return None  # of what is created: what the state has
-    raise Unsupported(f"the attribute {name!r}")
-
-
-@entry("getitem")
-def _getitem(b: Builder, x: Any, key: Any) -> Any:
-    return b.call("item", x, key)
-
-
-def _sized(size: tuple[Any, ...]) -> Any:
-    """Lengths given one by one or as one sequence; a lone value may be either."""
-    if len(size) == 1 and isinstance(size[0], (tuple, list)):
-        return tuple(size[0])
-    return size[0] if len(size) == 1 else tuple(size)
-
-
-@entry("view", "reshape", "_unsafe_view")
-def _reshape(b: Builder, x: Any, *shape: Any) -> Any:
-    return b.call("reshape", x, _sized(shape))
-
-
-@entry("view_as", "reshape_as")
-def _reshape_as(b: Builder, x: Any, other: Any) -> Any:
-    return b.call("reshape", x, b.call("shape", other))
-
-
-@entry("expand", "broadcast_to")
-def _expand(b: Builder, x: Any, *size: Any, implicit: bool = False) -> Any:
-    lengths = _sized(size)
-    return b.call("expand", x, (lengths,) if isinstance(lengths, int) else lengths)
-
-
-@entry("expand_as")
-def _expand_as(b: Builder, x: Any, other: Any) -> Any:
-    return b.call("expand", x, b.call("shape", other))
-
-
-@entry("flatten")
-def _flatten(b: Builder, x: Any, start_dim: Any = 0, end_dim: Any = -1) -> Any:
-    return b.call("flatten", x, start_dim, end_dim)
-
-
-@entry("ravel")
-def _ravel(b: Builder, x: Any) -> Any:
-    return b.call("flatten", x)
-
-
-@entry("unflatten")
-def _unflatten(b: Builder, x: Any, dim: Any, sizes: Any) -> Any:
-    require(known(dim), "an axis that is computed")
-    shape = b.call("shape", x)
-    before = b.call("item", shape, slice(None, dim))
-    after = b.call("item", shape, slice(dim + 1 if dim != -1 else 10**6, None))
-    return b.call("reshape", x, b.call("add", b.call("add", before, tuple(sizes)), after))
-
-
-@entry("squeeze")
-def _squeeze(b: Builder, x: Any, dim: Any = None) -> Any:
-    return b.call("squeeze", x, _axes(dim))
-
-
-@entry("unsqueeze")
-def _unsqueeze(b: Builder, x: Any, dim: Any) -> Any:
-    return b.call("expand_dims", x, axis=dim)
-
-
-@entry("t")
-def _t(b: Builder, x: Any) -> Any:
-    return b.call("swap_axes", x, 0, -1)
-
-
-@entry("transpose", "swapaxes", "swapdims")
-def _transpose(b: Builder, x: Any, dim0: Any, dim1: Any) -> Any:
-    return b.call("swap_axes", x, dim0, dim1)
-
-
-@entry("permute")
-def _permute(b: Builder, x: Any, *dims: Any) -> Any:
-    return b.call("permute", x, _sized(dims))
-
-
-@entry("movedim", "moveaxis")
-def _movedim(b: Builder, x: Any, source: Any, destination: Any) -> Any:
-    require(isinstance(source, int) and isinstance(destination, int), "several axes")
-    return b.call("move_axis", x, source, destination)
-
-
-@entry("flip")
-def _flip(b: Builder, x: Any, *dims: Any) -> Any:
-    return b.call("flip", x, _sized(dims))
-
-
-@entry("cat", "concat", "concatenate")
-def _cat(b: Builder, tensors: Any, dim: Any = 0, axis: Any = None) -> Any:
-    return b.call("concat", tensors, dim if axis is None else axis)
-
-
-@entry("stack")
-def _stack(b: Builder, tensors: Any, dim: Any = 0) -> Any:
-    return b.call("stack", tensors, dim)
-
-
-@entry("hstack")
-def _hstack(b: Builder, tensors: Any) -> Any:
-    raise Unsupported("it depends on the number of axes")
-
-
-@entry("chunk")
-def _chunk(b: Builder, x: Any, chunks: Any, dim: Any = 0) -> Any:
-    return b.call("chunk", x, chunks, dim)
-
-
-@entry("split", "split_with_sizes", "tensor_split")
-def _split(b: Builder, x: Any, split_size_or_sections: Any, dim: Any = 0) -> Any:
-    return b.call("split", x, split_size_or_sections, dim)
-
-
-TABLE["tensor_split"] = TABLE["hstack"]
-
-
-@entry("unbind")
-def _unbind(b: Builder, x: Any, dim: Any = 0) -> Any:
-    return b.call("unstack", x, dim)
-
-
-@entry("select")
-def _select(b: Builder, x: Any, dim: Any, index: Any) -> Any:
-    return b.call("take", x, index, dim)
-
-
-@entry("slice")
-def _slice(
-    b: Builder, x: Any, dim: Any = 0, start: Any = None, end: Any = None, step: Any = 1
-) -> Any:
-    return b.call("take_slice", x, dim, start, end, step)
-
-
-@entry("narrow")
-def _narrow(b: Builder, x: Any, dim: Any, start: Any, length: Any) -> Any:
-    return b.call("take_slice", x, dim, start, b.call("add", start, length))
-
-
-@entry("index_select")
-def _index_select(b: Builder, x: Any, dim: Any, index: Any) -> Any:
-    require(not isinstance(index, Ref), "an index that is computed")
-    return b.call("take", x, index, dim)
-
-
-@entry("index")
-def _index(b: Builder, x: Any, indices: Any) -> Any:
-    require(not any(isinstance(i, Ref) for i in indices), "an index that is computed")
-    return b.call("item", x, tuple(slice(None) if i is None else i for i in indices))
-
-
-@entry("repeat", "tile")
-def _repeat(b: Builder, x: Any, *sizes: Any) -> Any:
-    return b.call("tile", x, _sized(sizes))
-
-
-@entry("roll")
-def _roll(b: Builder, x: Any, shifts: Any, dims: Any = None) -> Any:
-    require(known(shifts) and dims is not None, "a shift of the flattened tensor")
-    for shift, dim in zip(pair(shifts, 1), pair(dims, 1), strict=True):
-        if shift:
-            parts = (
-                b.call("take_slice", x, dim, -shift, None),
-                b.call("take_slice", x, dim, None, -shift),
-            )
-            x = b.call("concat", parts, dim)
-    return x
-
-
-@entry("type_as")
-def _type_as(b: Builder, x: Any, other: Any) -> Any:
-    return b.call("cast_like", x, other)
-
-
-@entry("to")
-def _to(b: Builder, x: Any, *args: Any, dtype: Any = None, **_: Any) -> Any:
-    for arg in args:
-        if isinstance(arg, Ref):
-            return b.call("cast_like", x, arg)
-        if str(arg).startswith("torch.") and known(arg):
-            dtype = arg
-    return _cast(b, x, dtype)
-
-
-@entry("_to_copy")
-def _to_copy(b: Builder, x: Any, *, dtype: Any = None, **_: Any) -> Any:
-    return _cast(b, x, dtype)
-
-
-@entry("float")
-def _float(b: Builder, x: Any) -> Any:
-    return b.call("as_dtype", x, "float32")
-
-
-@entry("double")
-def _double(b: Builder, x: Any) -> Any:
-    return b.call("as_dtype", x, "float64")
-
-
-@entry("pad", "constant_pad_nd")
-def _pad(b: Builder, x: Any, pad: Any, mode: Any = "constant", value: Any = None) -> Any:
-    if not isinstance(mode, str):  # constant_pad_nd(x, pad, value)
-        mode, value = "constant", mode
-    require(mode == "constant" and known(pad), f"mode={mode!r}")
-    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-    for place, (before, after) in enumerate(pairs, 1):
-        x = _pad_axis(b, x, -place, before, after, value or 0.0)
-    return x
-
-
-def _pad_axis(b: Builder, x: Any, axis: int, before: int, after: int, value: float) -> Any:
-    """Extend one axis; how many others there are is not known."""
-    if before < 0 or after < 0:
-        cut = (max(0, -before), min(0, after) or None)
-        x = b.call("take_slice", x, axis, *cut)
-    parts = [x]
-    for extra in (max(0, before), max(0, after)):
-        edge = b.call("take_slice", x, axis, 0, 1)
-        shape = b.call("shape", edge)
-        counts = b.call("item", shape, slice(None, axis)), (extra,)
-        rest = b.call("item", shape, slice(axis + 1, None)) if axis != -1 else ()
-        whole = b.call("add", b.call("add", *counts), rest)
-        parts.append(b.call("full", whole, value, x) if extra else None)
-    ordered = [parts[1], parts[0], parts[2]]
-    return b.call("concat", tuple(p for p in ordered if p is not None), axis)
 
 
 @entry("scalar_tensor")
