@@ -36,7 +36,7 @@ def remove(xp: Any, position: Any, values: Any) -> tuple[Any, Any]:
 def _index(xp: Any, position: Any, values: Any) -> Any:
     """Places counted from the position, (samples, T, 1, ...)."""
     places = xp.arange(values.shape[1])
-    if hasattr(values, "device") and xp.__name__ == "torch":
+    if xp.__name__ == "torch":
         places = places.to(values.device)
     shape = (-1, values.shape[1], *(1,) * (len(values.shape) - 2))
     return (places - position).reshape(shape)

@@ -81,8 +81,9 @@ def pick_program() -> Program:
     uniform = builder.input("uniform", "scalar")
     others = builder.input("count", "scalar")
     scaled = uniform * (others + 1.0)
-    taken = scaled < 1.0
-    rest = (scaled - 1.0) / where(others.equals(0.0), 1.0, others)
+    first = others.equals(0.0)
+    taken = first | (scaled < 1.0)
+    rest = (scaled - 1.0) / where(first, 1.0, others)
     return builder.program(
         "pick",
         {"pick": accept & taken, "uniform": where(accept, where(taken, scaled, rest), uniform)},
