@@ -58,6 +58,31 @@ def register_backend(name: str, factory: Any) -> None:
     registry.register_backend(name, factory)
 
 
+def port(model: Any, to: Any, *, example: Any = None) -> Any:
+    """Return a model for another framework, with its weights; see :func:`ndereg.models.port.port`.
+
+    ``to`` is ``"torch"`` (a module called as ``f(t, y)``), ``"jax"`` or ``"numpy"`` (a field
+    ``f(t, y, args)`` with its weights in ``.params``).
+    """
+    from ndereg import models
+
+    return models.port(model, to, example=example)
+
+
+def save(model: Any, path: Any, *, example: Any = None) -> None:
+    """Save a model to one file; see :func:`ndereg.models.files.save`."""
+    from ndereg import models
+
+    models.save(model, path, example=example)
+
+
+def load(path: Any) -> Any:
+    """Load a model, with NumPy weights; see :func:`ndereg.models.files.load`."""
+    from ndereg import models
+
+    return models.load(path)
+
+
 __all__ = [
     "CONTROLLERS",
     "Backsolve",
@@ -78,10 +103,13 @@ __all__ = [
     "StiffnessEstimate",
     "Tableau",
     "compile",
+    "load",
     "lookup",
     "lower",
     "names",
     "ops",
+    "port",
     "register",
     "register_backend",
+    "save",
 ]

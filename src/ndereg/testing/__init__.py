@@ -6,11 +6,17 @@ gradient, :mod:`ndereg.testing.conformance` tests a backend, and :mod:`ndereg.te
 draws random problems with Hypothesis.
 """
 
-from ndereg.testing.audit import GradientAudit, gradient_audit
-from ndereg.testing.crosscheck import assert_backends_agree, crosscheck
-from ndereg.testing.deviation import Row
-from ndereg.testing.example import Example
-from ndereg.testing.report import CrossCheckReport, Disagreement
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ndereg.testing.audit import GradientAudit, gradient_audit
+    from ndereg.testing.checks import assert_backends_agree, crosscheck
+    from ndereg.testing.deviation import Row
+    from ndereg.testing.example import Example
+    from ndereg.testing.report import CrossCheckReport, Disagreement
 
 __all__ = [
     "CrossCheckReport",
@@ -22,3 +28,23 @@ __all__ = [
     "crosscheck",
     "gradient_audit",
 ]
+
+_HOMES = {
+    "CrossCheckReport": "report",
+    "Disagreement": "report",
+    "Example": "example",
+    "GradientAudit": "audit",
+    "Row": "deviation",
+    "assert_backends_agree": "checks",
+    "crosscheck": "checks",
+    "gradient_audit": "audit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for: the command line needs none of them to start."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found

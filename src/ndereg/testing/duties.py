@@ -17,7 +17,7 @@ from ndereg.spec.regularizer import ErrorEstimate, StiffnessEstimate
 from ndereg.spec.status import Status
 from ndereg.spec.tableau import stability_polynomial
 from ndereg.structure import flatten
-from ndereg.testing.crosscheck import check_trial
+from ndereg.testing.checks import check_trial
 from ndereg.testing.frameworks import Bench
 from ndereg.testing.trial import Trial
 
