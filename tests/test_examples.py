@@ -13,13 +13,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def run(*arguments):
+def run(folder, *arguments):
     done = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
+        cwd=folder,
     )
     assert done.returncode == 0, done.stderr
 
@@ -38,13 +39,13 @@ def test_the_table_of_methods_in_the_readme_is_the_catalogue():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example(path):
-    run(str(path))
+def test_example(path, tmp_path):
+    run(tmp_path, str(path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.stem
 )
-def test_code_of_a_page_runs_from_top_to_bottom(page):
-    run("-c", "\n".join(BLOCK.findall(page.read_text())))
+def test_code_of_a_page_runs_from_top_to_bottom(page, tmp_path):
+    run(tmp_path, "-c", "\n".join(BLOCK.findall(page.read_text())))

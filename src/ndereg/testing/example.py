@@ -16,7 +16,7 @@ from ndereg.spec.controller import ConstantStep, PIDController
 from ndereg.spec.regularizer import Combination
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import flatten
-from ndereg.testing.crosscheck import crosscheck
+from ndereg.testing.checks import crosscheck
 from ndereg.testing.report import CrossCheckReport
 
 
