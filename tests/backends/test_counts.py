@@ -13,6 +13,7 @@ import ndereg
 import ndereg.numpy as nde
 import ndereg.torch as nde_torch
 from ndereg import ops
+from ndereg.backends.numba import backend as numba_backend
 from ndereg.backends.numba import module
 from ndereg.bench import problems
 from ndereg.plan.checkpoint import Checkpoints
@@ -141,3 +142,16 @@ def test_states_kept_of_many_steps(steps):
     visited = [row for row, state in kept.backwards(steps, advance) if state == row]
     assert visited == list(range(steps - 1, -1, -1))
     assert advances <= steps * np.ceil(np.log2(steps / slots) / np.log2(slots / 2) + 1)
+
+
+def test_what_is_kept_of_many_fields_is_bounded(monkeypatch):
+    monkeypatch.setattr(numba_backend, "MOST_FIELDS", 2)
+    solver = numba_backend.NumbaSolver(None)
+    for name in "abc":
+        solver._kept(name, lambda name=name: name.upper())
+    assert solver._kernels == {"b": "B", "c": "C"}
+    monkeypatch.setattr(module, "MOST_MODULES", 2)
+    monkeypatch.setattr(module, "_loaded", {})
+    found = [module.load(f"number = {i}\n") for i in range(4)]
+    assert [part.number for part in found] == [0, 1, 2, 3]
+    assert [part.number for part in module._loaded.values()] == [2, 3]

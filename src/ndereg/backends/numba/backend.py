@@ -34,6 +34,9 @@ from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete
 from ndereg.trace import Graph
 
+MOST_FIELDS = 256
+"""Fields whose compiled functions a specification keeps."""
+
 
 class NumbaBackend(NumpyArrays):
     """NumPy arrays; the solve compiled by Numba."""
@@ -114,6 +117,8 @@ class NumbaSolver:
         found = self._kernels.get(key)
         if found is None:
             found = self._kernels[key] = make()
+            if len(self._kernels) > MOST_FIELDS:
+                self._kernels.pop(next(iter(self._kernels)))
         return found
 
     def _backsolve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ class FieldKernels:
     namespace : dict
         Objects that the source refers to by name; only for the user's own functions, whose
         modules cannot be cached on disk.
+    modules : dict
+        What was compiled of them; let go with them.
     """
 
     source: str
@@ -39,6 +42,7 @@ class FieldKernels:
     linearize: Kernel | None
     pullback: Kernel | None
     namespace: dict[str, Any]
+    modules: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 class Coupled(Exception):

@@ -29,6 +29,9 @@ __all__ = ["cache_directory", "load"]
 #: Sources that Numba does not know a kernel to depend on.
 _LINKED = ("blas.py", "compiler.py", "elementary.py", "entries.py", "lanes.py", "operations.py")
 
+MOST_MODULES = 1024
+"""Modules that are kept in memory; the oldest ones come back from the disk."""
+
 _loaded: dict[str, ModuleType] = {}
 _lock = threading.Lock()
 
@@ -61,6 +64,9 @@ def load(source: str) -> ModuleType:
         if digest not in _loaded:
             _check_blas(source)
             _loaded[digest] = _imported(_written(source, digest), source, digest)
+            if len(_loaded) > MOST_MODULES:  # what still runs one of them holds it
+                oldest = _loaded.pop(next(iter(_loaded)))
+                sys.modules.pop(oldest.__name__, None)
         return _loaded[digest]
 
 

@@ -81,7 +81,7 @@ def build(plan: Plan, layout: Layout, kernels: FieldKernels) -> SolveModule:
     """Emit the module of a plan for a field; compiled when first called."""
     entries = layout.entries if layout.entries <= LITERAL_ENTRIES else None
     key = (plan.spec, layout.dtype, entries, layout.batch is None)
-    found = _built.get(kernels, {}).get(key)
+    found = kernels.modules.get(key)
     if found is None:
         numbers = Numbers(layout.dtype, layout.real_dtype, entries)
         names = Kernels(
@@ -89,11 +89,8 @@ def build(plan: Plan, layout: Layout, kernels: FieldKernels) -> SolveModule:
             sample="" if layout.batch is None else "sample",
         )
         found = SolveModule(Programs(plan, numbers, names, "@program"), kernels, bool(names.sample))
-        _built.setdefault(kernels, {})[key] = found
+        kernels.modules[key] = found
     return found
-
-
-_built: dict[FieldKernels, dict[Any, SolveModule]] = {}
 
 
 def _load(text: str, namespace: dict[str, Any]) -> Any:
