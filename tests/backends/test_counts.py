@@ -146,7 +146,8 @@ def test_states_kept_of_many_steps(steps):
 
 def test_what_is_kept_of_many_fields_is_bounded(monkeypatch):
     monkeypatch.setattr(numba_backend, "MOST_FIELDS", 2)
-    solver = numba_backend.NumbaSolver(None)
+    plan = ndereg.lower(ndereg.Spec(ndereg.lookup("euler"), adaptive=False))
+    solver = numba_backend.NumbaSolver(plan)
     for name in "abc":
         solver._kept(name, lambda name=name: name.upper())
     assert solver._kernels == {"b": "B", "c": "C"}
