@@ -260,6 +260,26 @@ def test_what_cannot_be_ported_is_named(name):
         port(Refused(part, form), to="numpy")
 
 
+def test_nested_states():
+    class Oscillator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, t, y):
+            return {"place": y["speed"], "speed": -self.linear(y["place"]) * t}
+
+    module = Oscillator()
+    model = port(module, to="numpy")
+    assert from_description(json.loads(json.dumps(model.layer.describe()))) == model.layer
+    y0 = {name: RNG.normal(size=(3, 2)).astype("float32") for name in ("place", "speed")}
+    ours = REFERENCE.solve(model, (0.0, 1.0), y0)
+    theirs = nde.solve(module, (0.0, 1.0), {k: torch.tensor(v) for k, v in y0.items()})
+    assert ours.stats.nfev == theirs.stats.nfev
+    for name in y0:
+        np.testing.assert_allclose(ours.ys[name], theirs.ys[name].detach(), atol=1e-6)
+
+
 def test_a_module_of_three_arguments_is_no_field():
     class Three(nn.Module):
         def forward(self, t, y, args):

@@ -86,7 +86,7 @@ class Builder:
 
     def model(self, result: Operand, shapes: Any = (None, None)) -> Model:
         """Return the program with its parameters, as NumPy arrays."""
-        calls, result = _without_unused(self._calls, result)
+        calls, result = _without_unused(self._calls, operand_of(result))
         program = Program(tuple(self._declared), calls, result, shapes)
         return Model(program, unflatten(self._arrays))
 

@@ -120,6 +120,9 @@ def _buffers(model: Model) -> dict[str, Any]:
 
 
 def _struct(x: Any, y: Any) -> jax.ShapeDtypeStruct:
+    if not hasattr(y, "dtype"):
+        raise PortError("", f"a state that is a {type(y).__name__}", "a traced module takes one "
+                        "array", "a field of one array")  # fmt: skip
     dtype = getattr(x, "dtype", None)
     name = str(y.dtype if dtype is None else dtype).removeprefix("torch.")
     if dtype is None:

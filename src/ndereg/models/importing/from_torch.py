@@ -26,6 +26,7 @@ from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.operands import Constant, Operand, Ref
 from ndereg.models.parameters import flatten
 
+_NESTED = (dict, tuple, list)
 _COMPUTED = ("arange", "eye", "linspace", "tensor")
 _FACTORIES = ("zeros", "ones", "full")
 _IN_PLACE = {operator.iadd: "add", operator.isub: "sub", operator.imul: "mul",
@@ -66,11 +67,15 @@ def import_module(module: nn.Module, example: tuple[Any, Any] | None) -> Model:
                 "port(model, to=..., example=(t, y)), which traces it with the shapes of these, "
                 "or torch.where in place of a branch",
             ) from error  # fmt: skip
+        if isinstance(example[1], _NESTED):
+            raise PortError("", type(module).__name__, f"torch.fx cannot follow it ({error})",
+                            "a state of one tensor, or torch.where in place of branches"
+                            ) from error  # fmt: skip
         model = _exported(module, names, example)
     else:
         inputs = dict(zip(names, (TIME, STATE) if len(names) == 2 else (STATE,), strict=True))
         model = _Graph(graph, root).convert(inputs)
-    if example is not None:
+    if example is not None and not isinstance(example[1], _NESTED):
         _verify(module, names, model, example)
     return model
 
