@@ -154,7 +154,15 @@ class Solver:
         merged["picked"] = merged["local"].get("row")
         y_bar, *found = Reverse(self.runners, field, rows, merged, bars).run()
         constants_bar, args_bar = (_added(*pair) for pair in zip(others, found, strict=True))
-        times = time_cotangents(field, rows, merged, y_bar, ys_bar, wanted.times)
+        start_bar = y_bar
+        spec = self.runners.plan.spec
+        if "t0" in wanted.times and (spec.terms or spec.local):
+            # the penalty, a property of the steps, is a constant of the times
+            nothing = None if state_bar is None else jnp.zeros_like(state_bar)
+            opened_bar, picked_bar = extra.among_outputs(ys_bar, nothing)
+            bars = (opened_bar, jnp.zeros_like(penalty_bar), picked_bar)
+            start_bar, *_ = Reverse(self.runners, field, rows, merged, bars).run()
+        times = time_cotangents(field, rows, merged, start_bar, ys_bar, wanted.times)
         return {
             "y0": rows.split(y_bar),
             "constants": constants_bar,

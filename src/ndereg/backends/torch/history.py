@@ -151,7 +151,8 @@ class SolveFunction(torch.autograd.Function):
 
     The times are the caller's tensors, or None where they have no history. The cotangent of a time
     is that of the exact solution: ``dy(t)/dt = f`` at the end and at output times, and a later
-    start is a start on the trajectory through ``(t0, y0)``, further back.
+    start is a start on the trajectory through ``(t0, y0)``, further back. The penalty, a property
+    of the steps, is a constant of the times.
     """
 
     @staticmethod
@@ -182,8 +183,11 @@ class SolveFunction(torch.autograd.Function):
         ys, y0, *states = ctx.saved_tensors
         with torch.no_grad():
             y0_bar, bars = recording.pull(states, ys, ys_bar, penalty_bar)
+            start_bar = y0_bar
+            if ctx.needs_input_grad[3] and penalty_bar is not None and ys_bar is not None:
+                start_bar, _ = recording.pull(states, ys, ys_bar, None)
             times = _time_cotangents(
-                recording, ctx.needs_input_grad[3:6], ctx.time_shapes, y0, y0_bar, ys, ys_bar
+                recording, ctx.needs_input_grad[3:6], ctx.time_shapes, y0, start_bar, ys, ys_bar
             )
         cotangents = (y0_bar, *times, *bars)
         if torch.is_grad_enabled():  # create_graph=True: a second derivative may follow
@@ -227,7 +231,7 @@ def _time_cotangents(
         product = (bar.reshape(y0.shape).conj() * k).reshape((problem.layout.samples, -1))
         return (product.real if product.is_complex() else product).sum(-1)
 
-    if needed[0]:
+    if needed[0] and ys_bar is not None:
         cotangents[0] = -inner(y0_bar, problem.t0, y0).sum().reshape(shapes[0])
     if ys_bar is None:
         return cotangents
