@@ -80,7 +80,8 @@ class ExtraStep:
         self.taken: Taken | None = None
         if problem.spec.local is not None and problem.spec.local.sampling == "unbiased":
             draws = np.asarray(problem.draws).reshape(problem.layout.samples, 1)
-            self._time = problem.t0 + draws * (problem.t1 - problem.t0)
+            t0, t1 = problem.t0, problem.t1
+            self._time = np.clip(t0 + draws * (t1 - t0), min(t0, t1), max(t0, t1))
             self.opened, self._position = self._with_time(self._time)
 
     def _with_time(self, time: Any) -> tuple[Problem, Any]:

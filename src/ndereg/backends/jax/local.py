@@ -37,7 +37,9 @@ class ExtraStep:
         self.opened, self._position = rows, None
         spec = None if runners is None else runners.plan.spec
         if spec is not None and spec.local is not None and spec.local.sampling == "unbiased":
-            self._time = clock.add(rows.t0, rows.draws * self._length)
+            time = clock.add(rows.t0, rows.draws * self._length)
+            beyond = clock.difference(time, rows.t1) * self._direction > 0  # by rounding
+            self._time = clock.select(beyond, rows.t1, time)
             self.opened, self._position = self.with_time(self._time)
 
     def with_time(self, time: Time) -> tuple[Rows, Any]:
