@@ -203,7 +203,9 @@ def test_decisions_within_rounding_of_one_are_excused(error: float) -> None:
     trial = Trial(oscillator, SPAN, np.ones(1), None, {})
     expected = outcome([0.5, 1.0])
     noise = [outcome([0.5, 1.0 - 1e-15]), outcome([0.5, 1.0 - 2e-15])]
-    rows = compare_runs("b", "run", trial, expected, outcome([0.5, error, 0.5]), noise)
+    rows = compare_runs(
+        "b", "run", trial, expected, outcome([0.5, error, 0.5][: 2 + (error > 1)]), noise
+    )
     by_name = {row.quantity: row for row in rows}
     assert by_name["decisions"].ok
     assert by_name["error estimate"].ok == (error < 1.0001)

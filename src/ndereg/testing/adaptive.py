@@ -16,7 +16,7 @@ import numpy as np
 
 from ndereg.structure import flatten
 from ndereg.testing.deviation import LIMIT, WINDOW, Observations, Row, compare
-from ndereg.testing.trial import Outcome, Trial
+from ndereg.testing.trial import Outcome, Trial, by_sample
 
 TOLERANCE_LIMIT = 1000.0
 """Most units of the tolerance by which solutions on different steps differ."""
@@ -36,9 +36,12 @@ def common_prefix(a: Outcome, b: Outcome) -> Prefix:
     """Compare the decisions of two runs, sample by sample."""
     rows = min(a.accepted.shape[0], b.accepted.shape[0])
     differ = a.accepted[:rows] != b.accepted[:rows]
+    # one may be done a step before the other: their sizes are compared up to there, and the rest
+    # follows from them
+    attempts = [np.isfinite(run.steps["t"]).sum(axis=0) for run in (a, b)]
     parted = differ.any(axis=0)
-    lengths = np.where(parted, differ.argmax(axis=0) if rows else 0, rows)
-    return Prefix(lengths, parted)
+    lengths = np.where(parted, differ.argmax(axis=0) if rows else 0, np.minimum(*attempts))
+    return Prefix(lengths, parted | (attempts[0] != attempts[1]))
 
 
 def compare_runs(
@@ -128,8 +131,9 @@ def _decisions(
     for sample in np.flatnonzero(prefix.parted):
         row = prefix.lengths[sample]
         note = "a decision differs"
-        if row > reached[sample]:
-            continue  # rounding alone has changed decisions by then
+        decided = row < min(len(expected.accepted), len(actual.accepted))
+        if row > reached[sample] or not decided:
+            continue  # rounding alone has changed decisions by then, or ended the solve
         error, unit = expected.steps["error"][row, sample], noise[row, sample]
         deviation = abs(error - 1.0) / unit if math.isfinite(error) else math.inf
         if deviation >= worst:
@@ -181,7 +185,7 @@ def _final(trial: Trial, outcome: Outcome) -> Observations:
     found = Observations()
     found.add("solution", outcome.ys)
     if trial.options.get("regularizer") is not None:
-        found.add("penalty", list(np.ravel(outcome.penalty)))
+        found.add("penalty", by_sample(outcome.penalty))
     if trial.gradients:
         found.add("gradient of y0", outcome.d_y0)
         found.add("gradient of args", outcome.d_args)

@@ -157,7 +157,9 @@ def gradient_audit(
         try:
             found, seconds = problem.timed_gradient(adjoint, repeats)
         except SolveError as error:
-            rows.append(GradientRow(way, float("nan"), float("nan"), size, str(error)))
+            rows.append(
+                GradientRow(way, float("nan"), float("nan"), size, str(error).partition(":")[0])
+            )
             continue
         slopes = [problem.slope(found, tangent) for tangent in tangents]
         rows.append(GradientRow(way, _error(slopes, truth), seconds, size))

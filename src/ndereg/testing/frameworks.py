@@ -151,7 +151,7 @@ def _conversion(backend: Backend) -> Callable[[Any], Any]:
         if framework in sys.modules:
             convert = getattr(import_module(module), function)
             if backend.owns(convert(np.zeros(()))):
-                return lambda array: convert(np.asarray(array))
+                return lambda array: convert(np.array(array, order="C"))
     raise TypeError(
         f"expected the backend {backend.name!r} to take NumPy's arrays, or those of PyTorch or "
         "JAX, received one of another framework; try giving it from_numpy(array)"

@@ -17,7 +17,7 @@ from ndereg.spec.controller import ConstantStep
 from ndereg.structure import flatten
 from ndereg.testing.deviation import LIMIT, Observations, Row, compare
 from ndereg.testing.frameworks import Bench
-from ndereg.testing.trial import Outcome, Trial
+from ndereg.testing.trial import Outcome, Trial, by_sample
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ def _quantities(trial: Trial, outcome: Outcome) -> Iterator[tuple[str, Any]]:
     for name in ("error", "stiffness"):
         values = outcome.steps[name][0]
         if np.any(np.isfinite(values)):
-            yield f"{name} estimate", list(values)
+            yield f"{name} estimate", by_sample(values)
     if trial.options.get("regularizer") is not None:
-        yield "penalty", list(np.ravel(outcome.penalty))
+        yield "penalty", by_sample(outcome.penalty)
     if trial.gradients:
         yield "gradient of y0", outcome.d_y0
         yield "gradient of args", outcome.d_args

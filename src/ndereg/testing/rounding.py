@@ -10,6 +10,7 @@ field, moved at random by up to one unit in the last place. What a quantity move
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,13 @@ class RoundingMachine(NumpyMachine):
         super().__init__(*given)
         self.random = random
         self.unit = float(np.finfo(self.real).eps)
+        problem = self.problem
+        step = problem.first_step
+        self.problem = replace(
+            problem,
+            dt=float(self.moved(problem.dt)),
+            first_step=None if step is None else float(self.moved(step)),
+        )
         if self.joint:
             self.control = RoundingControl(self)
 

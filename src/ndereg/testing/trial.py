@@ -159,3 +159,9 @@ def _outcome(bench: Bench, solution: Any, d_y0: Any, d_args: Any) -> Outcome:
         d_y0=d_y0,
         d_args=d_args,
     )
+
+
+def by_sample(values: Any) -> Any:
+    """Numbers of the samples apart from one another, the only one by itself."""
+    numbers = list(np.ravel(values))
+    return numbers if len(numbers) > 1 else numbers[0]
