@@ -35,6 +35,7 @@ def test_fifty_random_fields(script, part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 4, 2])
-def test_compiled_backends(script, seed):
-    check(script.roundtrip(seed, ("numba", "jax")))
+@pytest.mark.parametrize(("seed", "backend"), [(3, "numba"), (2, "jax")])
+def test_compiled_backends(script, seed, backend):
+    """All fifty on all backends are the script's, which takes half an hour of compiling."""
+    check(script.roundtrip(seed, (backend,)))
