@@ -1,11 +1,11 @@
 """Files are whole or not there."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
-from ndereg.experiments import storage
 from ndereg.experiments.storage import RunFolder, read_arrays, write_arrays, write_bytes
 
 
@@ -28,7 +28,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(storage.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
