@@ -14,7 +14,8 @@ from ndereg.structure import flatten
 LIMIT = 64.0
 """Most units of rounding that correct backends differ by.
 
-Over 2000 random problems on four backends the largest deviation was below a quarter of it.
+In several hundred random problems nearly all deviations were below 5; the largest was 51, in a
+gradient.
 """
 
 WINDOW = 2
