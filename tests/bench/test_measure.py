@@ -88,9 +88,12 @@ def test_overhead_is_wall_time_over_the_work():
 
 def test_calls_take_turns():
     order = []
-    timings = timed([lambda: order.append("a"), lambda: order.append("b")], budget=0.0)
-    assert order == ["a", "b"] * 5
-    assert all(t.low <= t.median <= t.high and t.repeats == 5 for t in timings)
+    calls = [lambda: order.append("a"), lambda: order.append("b")]
+    timings = timed(calls, budget=60.0, most=7)
+    assert order == ["a", "b"] * 7
+    assert all(t.low <= t.median <= t.high and t.repeats == 7 for t in timings)
+    # what takes longer than ten times the budget is not repeated five times
+    assert [t.repeats for t in timed(calls, budget=0.0)] == [2, 2]
 
 
 def test_targets_are_ratios_or_overheads_of_comparable_rows():
