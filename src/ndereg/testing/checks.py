@@ -22,7 +22,7 @@ from ndereg.testing.report import CrossCheckReport
 from ndereg.testing.rounding import RoundingBackend
 from ndereg.testing.trial import Outcome, Trial
 
-DRAWS = 4
+DRAWS = 6
 """Runs with random rounding that measure what rounding can do."""
 
 
