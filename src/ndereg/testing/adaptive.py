@@ -60,6 +60,7 @@ def compare_runs(
         column: _noise(expected, rounded, column, trial.epsilon)
         for column in ("t", "h", "error", "stiffness")
     }
+    reached = np.minimum(reached, _sharp(noise["h"], limit))
     rows = [_decisions(name, check, expected, actual, prefix, reached, noise["error"], limit)]
     for column, quantity in (
         ("t", "times of steps"), ("h", "step sizes"), ("error", "error estimate"),
@@ -86,6 +87,16 @@ def _reached(expected: Outcome, rounded: Sequence[Outcome]) -> Table:
     if len(rounded) < 2:
         return np.full(samples, attempts)
     return np.sort([common_prefix(expected, run).lengths for run in rounded], axis=0)[-2]
+
+
+def _sharp(noise: Table, limit: float) -> Table:
+    """Up to which attempt of each sample the step sizes are more than rounding.
+
+    Where an error estimate is a difference of equal numbers, the size that follows from it is as
+    random as they are, and so is everything after it.
+    """
+    blurred = noise * limit >= 1.0
+    return np.where(blurred.any(axis=0), blurred.argmax(axis=0) - 1, len(noise))
 
 
 def _size(outcome: Outcome, column: str) -> Table:
@@ -157,6 +168,8 @@ def _column(
     a, b = actual.steps[column][:rows], expected.steps[column][:rows]
     inside = np.arange(rows)[:, None] <= lengths
     known = inside & (np.isfinite(b) | np.isfinite(a))
+    if column == "stiffness":
+        known &= b != 0  # stages that coincide: beside them a quotient of roundings is no defect
     if not known.any():
         return None
     size = _size(expected, column)[:rows]

@@ -117,6 +117,12 @@ def compare(
     for quantity, samples in expected.samples.items():
         others = actual.samples.get(quantity, [])
         draws = [run.samples.get(quantity, []) for run in rounded]
+        if quantity == "stiffness estimate" and len(others) == len(samples):
+            # where stages coincide it is 0; beside that a quotient of roundings is no defect
+            kept = [i for i, sample in enumerate(samples) if np.all(sample.value != 0)]
+            samples, others, *draws = (
+                [of[i] for i in kept if i < len(of)] for of in (samples, others, *draws)
+            )
         found = list(_measured(samples, others, draws, epsilon))
         if not found:
             continue
