@@ -198,7 +198,10 @@ def time_cotangents(
         found["t0"] = -_product(y0_bar, field.evaluate(rows.t0, rows.y0))
     if rows.t_eval is None:
         if "t1" in wanted:
-            found["t1"] = _product(ys_bar, field.evaluate(tape["t_end"], tape["y_end"]))
+            y_end = tape["y_end"]
+            if "naccept" in tape:  # without a step it may be the state of a sample that stood in
+                y_end = jnp.where(tape["naccept"] > 0, y_end, rows.y0)
+            found["t1"] = _product(ys_bar, field.evaluate(tape["t_end"], y_end))
         return found
     if "t1" in wanted:
         found["t1"] = jnp.zeros((rows.total, 1), clock.control_dtype())
