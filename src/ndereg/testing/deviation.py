@@ -146,7 +146,7 @@ def _measured(
         note = f"{len(actual)} arrays instead of {len(expected)}"
         yield _Measured(math.inf, 1.0, "", note)
         return
-    movements = _movements(expected, draws)
+    movements, distances = _movements(expected, draws)
     for sample, other in zip(expected, actual, strict=True):
         if sample.value.shape != other.value.shape:
             note = f"shape {other.value.shape} instead of {sample.value.shape}"
@@ -156,29 +156,34 @@ def _measured(
         near = range(sample.step - WINDOW, sample.step + WINDOW + 1)
         moved = max((movements.get((step, sample.path), 0.0) for step in near), default=0.0)
         unit = size * max(moved, epsilon)
+        if size == 0:  # numbers that cancel to the last bit here need not do so elsewhere
+            unit = max((distances.get((step, sample.path), 0.0) for step in near), default=0.0)
         # nothing but underflow separates numbers as small as these
         unit = max(unit, float(np.finfo(np.float32 if epsilon > 1e-10 else np.float64).tiny))
         difference = _difference(other.value, sample.value)
         note = "" if math.isfinite(difference) else "finite where the other is not"
-        condition = unit / (epsilon * size) if size else 1.0
+        condition = unit / (epsilon * size) if size else 1.0 / epsilon
         yield _Measured(difference / unit, condition, sample.place, note)
 
 
 def _movements(
     expected: Sequence[Sample], draws: Sequence[Sequence[Sample]]
-) -> dict[tuple[int, str], float]:
-    """Largest relative movement of each array under random rounding."""
+) -> tuple[dict[tuple[int, str], float], dict[tuple[int, str], float]]:
+    """Largest movement of each array under random rounding, relative to its size and absolute."""
     movements: dict[tuple[int, str], float] = {}
+    distances: dict[tuple[int, str], float] = {}
     for draw in draws:
         for sample, other in zip(expected, draw, strict=False):
             size = _size(sample.value)
-            if size == 0 or sample.value.shape != other.value.shape:
+            if sample.value.shape != other.value.shape:
                 continue
-            moved = _difference(other.value, sample.value) / size
+            moved = _difference(other.value, sample.value)
             if math.isfinite(moved):
                 key = (sample.step, sample.path)
-                movements[key] = max(movements.get(key, 0.0), moved)
-    return movements
+                distances[key] = max(distances.get(key, 0.0), moved)
+                if size:
+                    movements[key] = max(movements.get(key, 0.0), moved / size)
+    return movements, distances
 
 
 def _size(array: np.ndarray[Any, Any]) -> float:
