@@ -197,7 +197,7 @@ def tableaux(draw: st.DrawFn) -> Tableau:
 def test_drawn_tableaux(name: str, reference: Bench) -> None:
     """Drawn tableaux: the same states, penalties and gradients as the reference."""
 
-    @settings(max_examples={"torch": 30}.get(name, 4))
+    @settings(max_examples={"torch": 30, "jax": 4, "numba": 2}[name])
     @given(tableaux(), st.sampled_from([1.0, -1.0]), st.integers(0, 1000))
     def check(tableau: Tableau, direction: float, seed: int) -> None:
         with jax.enable_x64(True) if name == "jax" else nullcontext():

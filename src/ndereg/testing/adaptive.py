@@ -96,7 +96,8 @@ def _sharp(noise: Table, limit: float) -> Table:
     random as they are, and so is everything after it.
     """
     blurred = noise * limit >= 1.0
-    return np.where(blurred.any(axis=0), blurred.argmax(axis=0) - 1, len(noise))
+    first = blurred.argmax(axis=0) if len(noise) else 0
+    return np.where(blurred.any(axis=0), first - 1, len(noise))
 
 
 def _size(outcome: Outcome, column: str) -> Table:
