@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 __all__ = ["LEAF", "Structure", "check_leaves", "flatten"]
@@ -59,16 +60,7 @@ class Structure:
 
     def paths(self, root: str = "") -> tuple[str, ...]:
         """Name every leaf as one would write it after the container: ``['a'][0].x``."""
-        if self.kind == "leaf":
-            return (root,)
-        if self.kind == "dict":
-            steps = [f"[{key!r}]" for key in self.keys]
-        elif self.type is not None:
-            steps = [f".{name}" for name in self.type._fields]
-        else:
-            steps = [f"[{i}]" for i in range(len(self.children))]
-        pairs = zip(steps, self.children, strict=True)
-        return tuple(path for step, child in pairs for path in child.paths(root + step))
+        return _paths(self, root)
 
     def __str__(self) -> str:
         if self.kind == "leaf":
@@ -85,6 +77,20 @@ class Structure:
             named = zip(self.type._fields, parts, strict=True)
             return f"{self.type.__name__}({', '.join(f'{name}={part}' for name, part in named)})"
         return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
+
+
+@lru_cache(maxsize=1024)
+def _paths(structure: Structure, root: str) -> tuple[str, ...]:
+    if structure.kind == "leaf":
+        return (root,)
+    if structure.kind == "dict":
+        steps = [f"[{key!r}]" for key in structure.keys]
+    elif structure.type is not None:
+        steps = [f".{name}" for name in structure.type._fields]
+    else:
+        steps = [f"[{i}]" for i in range(len(structure.children))]
+    pairs = zip(steps, structure.children, strict=True)
+    return tuple(path for step, child in pairs for path in child.paths(root + step))
 
 
 #: The structure of a single array.

@@ -190,7 +190,9 @@ class Run:
         self.problem, self.kernels, self.module = problem, kernels, module
         layout = problem.layout
         self.joint = layout.batch is None
-        self.args = tuple(np.ascontiguousarray(arg).reshape(arg.shape) for arg in problem.args)
+        self.args = tuple(
+            arg if arg.flags.c_contiguous else np.ascontiguousarray(arg) for arg in problem.args
+        )
         self.parameters = np.array(
             [
                 *problem.parameters, problem.rtol, problem.atol, float(problem.max_steps),

@@ -56,11 +56,8 @@ def _mark(value: Any, depth: int) -> Any:
         return tuple(_mark(part, depth + 1) for part in (value.func, value.args, value.keywords))
     if isinstance(value, types.FunctionType):
         return _function(value, depth)
-    if is_known_by_value(value):
+    if is_known_by_value(value) or (_is_record(value) and _of_library(value)):
         return (type(value), value)
-    if _is_record(value) and _of_library(value):
-        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
-        return (type(value), *(_mark(part, depth + 1) for part in parts))
     raise _Unknown
 
 
