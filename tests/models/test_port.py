@@ -239,7 +239,7 @@ class Refused(nn.Module):
 OUTSIDE = nn.Parameter(torch.ones(3))
 REFUSED = {
     "batch norm": (nn.BatchNorm1d(3), None, "BatchNorm1d in submodule 'inner'.*training"),
-    "dropout": (nn.Dropout(0.1), None, "'dropout' in submodule 'inner'.*random in training"),
+    "dropout": (nn.Dropout(0.1), None, "'dropout' in submodule 'inner'.*dropout in training"),
     "sorting": (None, lambda m, t, y: y.sort().values, "torch operation 'sort'"),
     "random": (None, lambda m, t, y: y + torch.rand_like(y), "torch operation 'rand_like'"),
     "data-dependent": (None, lambda m, t, y: y if y.sum() > 0 else -y, "torch.fx cannot follow"),
@@ -425,3 +425,21 @@ def test_any_other_description_is_a_value_error(key, value):
     except ValueError:
         return
     assert from_description(json.loads(json.dumps(program.describe()))) == program
+
+
+class Asking(nn.Module):
+    """Asks whether it has tensors, as fields that also take numbers do."""
+
+    def forward(self, t, y):
+        if not torch.is_tensor(t):
+            t = torch.tensor(float(t))
+        return y * (2.0 + t) if isinstance(y, torch.Tensor) else y * 0.0
+
+
+def test_a_module_that_asks_for_tensors_is_run_on_tensors():
+    with pytest.raises(ValueError, match=r"cannot port a question of type.*example=\(t, y\)"):
+        port(Asking(), to="numpy")
+    t, y = torch.tensor(0.5, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    ported = port(Asking(), to="numpy", example=(t, y))
+    expected = Asking()(t, y)
+    np.testing.assert_allclose(ported(0.5, y.numpy(), ported.params), expected, rtol=1e-15)

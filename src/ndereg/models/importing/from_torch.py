@@ -56,7 +56,15 @@ def import_module(module: nn.Module, example: tuple[Any, Any] | None) -> Model:
         Naming the submodule and the operation that cannot be ported.
     """
     names, defaults = _arguments(module)
+    asking = _asking_for_types(module)
+    if asking is not None and (example is None or isinstance(example[1], _NESTED)):
+        raise PortError(
+            asking, "a question of type", "torch.fx answers it for something that is no tensor",
+            "port(model, to=..., example=(t, y)), which runs it on tensors",
+        )  # fmt: skip
     try:
+        if asking is not None:
+            raise TypeError("it asks for types")
         graph, root = _traced(module, defaults)
     except PortError:
         raise
@@ -78,6 +86,16 @@ def import_module(module: nn.Module, example: tuple[Any, Any] | None) -> Model:
     if example is not None and not isinstance(example[1], _NESTED):
         _verify(module, names, model, example)
     return model
+
+
+def _asking_for_types(module: nn.Module) -> str | None:
+    """Path of a submodule whose code asks whether it has a tensor; None if there is none."""
+    for path, part in module.named_modules():
+        code = getattr(type(part).forward, "__code__", None)
+        written = not type(part).__module__.startswith(("torch.", "ndereg."))
+        if written and code is not None and {"isinstance", "is_tensor"} & set(code.co_names):
+            return path
+    return None
 
 
 def _arguments(module: nn.Module) -> tuple[list[str], dict[str, Any]]:

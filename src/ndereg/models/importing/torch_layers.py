@@ -79,7 +79,10 @@ def _relu6(b: Builder, x: Any, inplace: bool = False) -> Any:
 def _dropout(
     b: Builder, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Any:
-    require(p == 0 or not training, "it is random in training; model.eval() makes it the identity")
+    require(
+        p == 0 or not training,
+        "dropout in training (model.eval(), or training=self.training, makes it the identity)",
+    )
     return x
 
 
