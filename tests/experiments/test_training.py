@@ -11,7 +11,7 @@ from ndereg.experiments.recipe import BACKENDS
 from ndereg.experiments.runners import runner as make_runner
 from ndereg.experiments.session import Session
 from ndereg.experiments.storage import read_arrays
-from ndereg.experiments.training import Interrupted, Listener, Run, Trainer
+from ndereg.experiments.training import Interrupted, Listener, Trainer
 from ndereg.models.files import load
 from ndereg.models.parameters import flatten, map_leaves
 
@@ -121,7 +121,7 @@ class StopAfter(Listener):
 def train(session, stop=None):
     """Train the session's only run; stop after so many steps."""
     task = session.recipe.task(session.settings)
-    trainer = Trainer(session.recipe, session.settings, task, session.folder, Run("error", 0))
+    trainer = Trainer(session.recipe, session.settings, task, session.folder, session.runs[0])
     trainer.prepare()
     interrupt = Interrupt()
     return trainer.train(Listener() if stop is None else StopAfter(interrupt, stop), interrupt)
@@ -168,6 +168,43 @@ def test_a_kill_between_two_files_is_survived(tmp_path, monkeypatch):
     assert len(killed.folder.read_metrics()) == 2
     assert without_times(vars(train(killed))) == without_times(vars(expected))
     assert len(killed.folder.read_metrics()) == 2
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def local_runner(request):
+    recipe = training_recipe()
+    settings = recipe.settings(**SMALL, backend=request.param)
+    task = recipe.task(settings)
+    runner = make_runner(task, recipe.regularizers["local-unbiased"], settings, task.init(0))
+    batch = {name: array[:64] for name, array in task.train.items()}
+    runner.warm_up(batch)
+    return runner, batch
+
+
+def test_a_local_row_is_a_function_of_its_key(local_runner):
+    runner, batch = local_runner
+    state, penalties = runner.state(), []
+    for key in (1, 2, 2**31 - 1, 1):
+        runner.restore(state)
+        penalties.append(runner.step(batch, 2.5, 0, key).penalty)
+    assert penalties[0] == penalties[3]
+    assert len(set(penalties)) == 3
+    assert min(penalties) > 0.0
+    if runner.settings.backend == "jax":
+        assert runner._update._cache_size() == 1
+
+
+def test_a_resumed_local_row_ends_where_an_uninterrupted_one_does(tmp_path):
+    whole, parts = (
+        Session.create("digits", tmp_path / name, **{**SMALL, "regularizers": ("local-biased",)})
+        for name in ("whole", "parts")
+    )
+    expected = train(whole)
+    with pytest.raises(Interrupted):
+        train(parts, 7)
+    assert without_times(vars(train(parts))) == without_times(vars(expected))
+    penalties = [[r["penalty"] for r in s.folder.read_metrics()] for s in (whole, parts)]
+    assert penalties[0] == penalties[1]
 
 
 def test_another_seed_is_another_training(tmp_path):

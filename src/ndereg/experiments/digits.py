@@ -24,7 +24,7 @@ from ndereg.models.dense import Affine
 from ndereg.models.mlp import MLP
 from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.parameters import Parameters, map_leaves, stream
-from ndereg.spec.regularizer import ErrorEstimate, StiffnessEstimate
+from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
 
 PIXELS, CLASSES = 64, 10
 TRAINING = 1280
@@ -145,6 +145,8 @@ class Digits(Recipe):
         "error+stiffness": Penalized(
             ErrorEstimate() + 0.1 * StiffnessEstimate(times_step=True), "2.5:1.0"
         ),
+        "local-unbiased": Penalized(Local(ErrorEstimate()), "2.5:1.0"),
+        "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "2.5:1.0"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # So many epochs that the unregularized model, too, has stopped becoming costlier.

@@ -167,11 +167,15 @@ class Trainer:
         noise = stream(self.run.seed, f"step.{step}")
         return self.task.batch(order[index * size : (index + 1) * size], noise)
 
+    def _key(self, step: int) -> int:
+        """Return what the random choices of a step's solve are made from, whatever came before."""
+        return int(stream(self.run.seed, f"key.{step}").integers(2**31))
+
     def _step(self, listener: Listener) -> None:
         step = self.progress.step
         batch, weight = self._batch(step), self.weight(step)
         start = time.perf_counter()
-        result = self.runner.step(batch, weight, step)
+        result = self.runner.step(batch, weight, step, self._key(step))
         self.progress.train_s += time.perf_counter() - start
         if not np.isfinite(result.loss):
             raise RuntimeError(

@@ -61,8 +61,11 @@ class Runner(ABC):
         """Compile what :meth:`step` runs, and change nothing."""
 
     @abstractmethod
-    def step(self, batch: Batch, weight: float, step: int) -> StepResult:
-        """Make optimizer step number ``step`` on ``objective + weight * penalty``."""
+    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> StepResult:
+        """Make optimizer step number ``step`` on ``objective + weight * penalty``.
+
+        ``key``, an integer below 2**31, is what the solve's random choices are made from.
+        """
 
     @abstractmethod
     def predict(self, batch: Batch) -> tuple[np.ndarray, int]:

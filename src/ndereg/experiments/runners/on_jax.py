@@ -28,11 +28,11 @@ class Runner(base.Runner):
             ) from error
         self.tree = jax.device_put(params, self.device)
         self.optimizer = optax.adam(self.settings.learning_rate)
-        self.optimizer_state = self.optimizer.init(self.tree)
+        self.optimizer_state = jax.device_put(self.optimizer.init(self.tree), self.device)
         self._update = jax.jit(self._update_of)
         self._predict = jax.jit(self._predict_of)
 
-    def _loss(self, params: Any, batch: Any, weight: Any, step: Any) -> tuple[Any, Any]:
+    def _loss(self, params: Any, batch: Any, weight: Any, step: Any, key: Any) -> tuple[Any, Any]:
         y0, context = self.task.encode(params, batch)
         sol = nde.solve(
             self.task.field,
@@ -40,6 +40,7 @@ class Runner(base.Runner):
             y0,
             params["field"],
             regularizer=self.regularizer,
+            key=key,
             throw=False,
             **self.options,
         )
@@ -47,17 +48,23 @@ class Runner(base.Runner):
         loss = objective + weight * sol.penalty
         return loss, (objective, sol.penalty, sol.stats.nfev, sol.status)
 
-    def _update_of(self, params: Any, state: Any, batch: Any, weight: Any, step: Any) -> Any:
+    def _update_of(
+        self, params: Any, state: Any, batch: Any, weight: Any, step: Any, key: Any
+    ) -> Any:
         (loss, parts), gradient = jax.value_and_grad(self._loss, has_aux=True)(
-            params, batch, weight, step
+            params, batch, weight, step, key
         )
         updates, state = self.optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, (loss, *parts)
 
-    def _advance(self, batch: Batch, weight: float, step: int) -> tuple[Any, Any, base.StepResult]:
+    def _advance(
+        self, batch: Batch, weight: float, step: int, key: int
+    ) -> tuple[Any, Any, base.StepResult]:
+        # A key of JAX is traced: an integer would be compiled in, and every step be compiled anew.
+        traced = jax.device_put(jax.random.key(key), self.device)
         data = jax.device_put(batch, self.device)
         params, state, parts = self._update(
-            self.tree, self.optimizer_state, data, np.float32(weight), np.int32(step)
+            self.tree, self.optimizer_state, data, np.float32(weight), np.int32(step), traced
         )
         loss, objective, penalty, nfev, status = jax.device_get(parts)
         _raise_if_failed(status)
@@ -66,11 +73,11 @@ class Runner(base.Runner):
 
     def warm_up(self, batch: Batch) -> None:
         """Compile what :meth:`step` runs, and change nothing."""
-        self._advance(batch, 0.0, 0)
+        self._advance(batch, 0.0, 0, 0)
 
-    def step(self, batch: Batch, weight: float, step: int) -> base.StepResult:
+    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
         """Make one optimizer step."""
-        self.tree, self.optimizer_state, result = self._advance(batch, weight, step)
+        self.tree, self.optimizer_state, result = self._advance(batch, weight, step, key)
         return result
 
     def _solve(self, params: Any, batch: Any, **more: Any) -> tuple[Any, Any]:

@@ -32,13 +32,13 @@ class Runner(base.Runner):
         self.optimizer_state = self.optimizer.init(self.flat)
 
     def _gradient(
-        self, batch: Batch, weight: float, step: int
+        self, batch: Batch, weight: float, step: int, key: int
     ) -> tuple[base.StepResult, dict[str, np.ndarray]]:
         with _BLAS.limit(limits=self.settings.threads):
-            return self._unlimited_gradient(batch, weight, step)
+            return self._unlimited_gradient(batch, weight, step, key)
 
     def _unlimited_gradient(
-        self, batch: Batch, weight: float, step: int
+        self, batch: Batch, weight: float, step: int, key: int
     ) -> tuple[base.StepResult, dict[str, np.ndarray]]:
         params = unflatten(self.flat)
         (y0, context), encoder_pullback = self.task.encode_vjp(params, batch)
@@ -48,6 +48,7 @@ class Runner(base.Runner):
             y0,
             params["field"],
             regularizer=self.regularizer,
+            key=key,
             **self.options,
         )
         objective, bars = self.task.loss_vjp(params, sol.ys, context, batch, step)
@@ -66,11 +67,11 @@ class Runner(base.Runner):
 
     def warm_up(self, batch: Batch) -> None:
         """Compile what :meth:`step` runs, and change nothing."""
-        self._gradient(batch, 0.0, 0)
+        self._gradient(batch, 0.0, 0, 0)
 
-    def step(self, batch: Batch, weight: float, step: int) -> base.StepResult:
+    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
         """Make one optimizer step."""
-        result, gradient = self._gradient(batch, weight, step)
+        result, gradient = self._gradient(batch, weight, step, key)
         self.flat, self.optimizer_state = self.optimizer.update(
             gradient, self.optimizer_state, self.flat
         )

@@ -37,7 +37,7 @@ class Runner(base.Runner):
     def _tensors(self, batch: Batch) -> dict[str, torch.Tensor]:
         return {name: self._tensor(array) for name, array in batch.items()}
 
-    def _backward(self, batch: Batch, weight: float, step: int) -> base.StepResult:
+    def _backward(self, batch: Batch, weight: float, step: int, key: int) -> base.StepResult:
         params = unflatten(self.flat)
         data = self._tensors(batch)
         y0, context = self.task.encode(params, data)
@@ -47,6 +47,7 @@ class Runner(base.Runner):
             y0,
             params["field"],
             regularizer=self.regularizer,
+            key=key,
             **self.options,
         )
         objective = self.task.loss(params, sol.ys, context, data, step)
@@ -62,11 +63,11 @@ class Runner(base.Runner):
 
     def warm_up(self, batch: Batch) -> None:
         """Run once what :meth:`step` runs, and change nothing."""
-        self._backward(batch, 0.0, 0)
+        self._backward(batch, 0.0, 0, 0)
 
-    def step(self, batch: Batch, weight: float, step: int) -> base.StepResult:
+    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
         """Make one optimizer step."""
-        result = self._backward(batch, weight, step)
+        result = self._backward(batch, weight, step, key)
         self.optimizer.step()
         return result
 
