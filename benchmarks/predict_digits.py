@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 import ndereg.jax as ndj
 import ndereg.numpy as ndn
-from ndereg.experiments.digits import DigitsTask
+from ndereg.experiments.digits import Digits
 from ndereg.models import MLP, Affine, Model, NeuralODE, load, port
 
 BATCHES = (1, 16, 128, 512)
@@ -66,7 +66,7 @@ def main():
     chosen = parser.parse_args()
     model = untrained() if chosen.model is None else load(chosen.model)
     torch.set_num_threads(1)
-    data = DigitsTask(100).test["x"]
+    data = Digits().task(Digits().settings()).test["x"]
     predict = contestants(model)
     print(f"{'batch':>5} " + " ".join(f"{name:>8}" for name in predict) + "   ms")
     with threadpool_limits(1):

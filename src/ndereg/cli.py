@@ -26,7 +26,9 @@ app.command()(crosscheck)
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Which experiment: digits.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Which experiment: digits or mnist.")
+]
 Regularizers = Annotated[
     str | None, typer.Option(help="Rows to train, comma-separated: none,error,stiffness,...")
 ]
@@ -41,7 +43,15 @@ Tol = Annotated[float | None, typer.Option(help="Both tolerances.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples a step.")]
 Hidden = Annotated[int | None, typer.Option(help="Width of the field's hidden layer.")]
-LearningRate = Annotated[float | None, typer.Option(help="Of Adam.")]
+Optimizer = Annotated[str | None, typer.Option(help="adam, adamax or momentum.")]
+LearningRate = Annotated[float | None, typer.Option(help="Of the optimizer.")]
+LearningRateDecay = Annotated[
+    float | None, typer.Option(help="Inverse decay of the learning rate a step.")
+]
+Data = Annotated[
+    str | None, typer.Option(help="Where the recipe's data are; each recipe says what it reads.")
+]
+EvaluateEvery = Annotated[int | None, typer.Option(help="Epochs from test to test.")]
 Weight = Annotated[
     list[str] | None,
     typer.Option(help="Weight of a regularizer, NAME=VALUE or NAME=START:END; repeatable."),
@@ -73,7 +83,11 @@ def compare(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     hidden: Hidden = None,
+    optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
+    learning_rate_decay: LearningRateDecay = None,
+    data: Data = None,
+    evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,
     seed: Seed = None,
@@ -105,7 +119,11 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     hidden: Hidden = None,
+    optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
+    learning_rate_decay: LearningRateDecay = None,
+    data: Data = None,
+    evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,
     seed: Seed = None,

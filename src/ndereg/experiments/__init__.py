@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ndereg.experiments.recipe import Recipe
 
-RECIPES = {"digits": "ndereg.experiments.digits:Digits"}
+RECIPES = {
+    "digits": "ndereg.experiments.digits:Digits",
+    "mnist": "ndereg.experiments.mnist:Mnist",
+}
 """Recipes by name; a recipe's module is imported when it is asked for."""
 
 

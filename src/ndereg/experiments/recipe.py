@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,6 +32,8 @@ from ndereg.spec.regularizer import Regularizer
 from ndereg.spec.spec import Spec
 
 BACKENDS = ("numpy", "torch", "jax")
+OPTIMIZERS = ("adam", "adamax", "momentum")
+"""By name; each backend has its framework's own."""
 Batch = dict[str, np.ndarray]
 
 
@@ -49,7 +51,10 @@ class Settings:
     atol: float = 1e-6
     epochs: int = 100
     batch_size: int = 256
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
+    learning_rate_decay: float = 0.0
+    """Inverse decay a step: the rate at a step is ``learning_rate / (1 + decay * step)``."""
     regularizers: tuple[str, ...] = ("none",)
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     schedule: str = "exponential"
@@ -74,12 +79,24 @@ class Settings:
         for name in ("learning_rate", "rtol", "atol"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"expected {name} > 0, received {getattr(self, name)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"expected an optimizer among {_names(OPTIMIZERS)}, received {self.optimizer!r}"
+            )
+        if not 0 <= self.learning_rate_decay < float("inf"):
+            raise ValueError(
+                f"expected learning_rate_decay >= 0, received {self.learning_rate_decay}"
+            )
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"expected a schedule among {_names(SCHEDULES)}, received {self.schedule!r}"
             )
         if not self.seeds:
             raise ValueError("expected at least one seed, received none")
+
+    def rate(self, step: Any) -> Any:
+        """Return the learning rate at optimizer step ``step``, counted from 0; it may be traced."""
+        return self.learning_rate / (1.0 + self.learning_rate_decay * step)
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,34 @@ class Penalized:
 
     regularizer: Regularizer | None
     weight: str = "0"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a paper's table; what it does not give is None.
+
+    Parameters
+    ----------
+    score : float
+        In the unit of the recipe's metric.
+    nfev : float
+        Evaluations of the field.
+    train, predict : float
+        Times, in any unit: only ratios to the paper's own unregularized row are shown.
+    """
+
+    score: float
+    nfev: float
+    train: float | None = None
+    predict: float | None = None
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper reports of an experiment, by the recipe's names of the rows."""
+
+    citation: str
+    rows: Mapping[str, Published]
 
 
 @dataclass(frozen=True)
@@ -111,6 +156,8 @@ class Task(ABC):
     train: Batch
     """Training data: arrays with one sample a row."""
     test: Batch
+    counted: Batch
+    """The part of ``test`` whose solve, one for all of it, is counted, timed and drawn."""
 
     def solve_options(self) -> dict[str, Any]:
         """Return more keywords for the solve, such as ``t_eval``."""
@@ -165,6 +212,9 @@ class Recipe(ABC):
     metric: ClassVar[Metric]
     regularizers: ClassVar[Mapping[str, Penalized]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    """Settings by name. Among them, ``weights`` may name rows that are not trained by default."""
+    papers: ClassVar[Sequence[Paper]] = ()
+    """Published results of this experiment, which the report shows beside ours."""
 
     @abstractmethod
     def task(self, settings: Settings) -> Task:
@@ -183,7 +233,12 @@ class Recipe(ABC):
         known = {field.name for field in dataclasses.fields(self.settings_type)}
         if unknown := sorted(chosen.keys() - known):
             raise ValueError(f"recipe {self.name!r} has no option {_names(unknown)}")
-        settings = self.settings_type(**{**self.presets[preset], **chosen})
+        fixed = self.presets[preset]
+        settings = self.settings_type(**{**fixed, **chosen})
+        weights = fixed.get("weights", {}).items()
+        weights = {name: weight for name, weight in weights if name in settings.regularizers}
+        weights |= chosen.get("weights", {})
+        settings = dataclasses.replace(settings, weights=weights)
         for name in (*settings.regularizers, *settings.weights):
             if name not in self.regularizers:
                 raise ValueError(

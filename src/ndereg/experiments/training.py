@@ -55,8 +55,9 @@ class Run:
 class Result:
     """What the report says about a finished run; times in seconds.
 
-    ``before`` and ``after`` hold the solver's attempted steps on the test set with the initial and
-    with the trained parameters.
+    ``nfev`` and ``predict_s`` belong to one solve of the task's counted batch, ``before`` and
+    ``after`` hold the attempted steps of that solve with the initial and with the trained
+    parameters. ``train_cpu_s`` sums over all threads; it depends less on what else a machine does.
     """
 
     regularizer: str
@@ -68,6 +69,7 @@ class Result:
     compile_s: float
     before: Trace
     after: Trace
+    train_cpu_s: float = 0.0
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Progress:
 
     step: int = 0
     train_s: float = 0.0
+    train_cpu_s: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, result: StepResult) -> None:
@@ -128,8 +131,8 @@ class Trainer:
         Whatever is wrong with the settings shows here at the latest.
         """
         self.compile_s = _seconds(lambda: self.runner.warm_up(self._batch(0)))
-        self.compile_s += _seconds(lambda: self.runner.predict(self.task.test))
-        self.before = _trace(self.runner.record(self.task.test))
+        self.compile_s += _seconds(lambda: self.runner.predict(self.task.counted))
+        self.before = _trace(self.runner.record(self.task.counted))
 
     def train(self, listener: Listener, interrupt: Interrupt) -> Result:
         """Train to the end, after :meth:`prepare`.
@@ -174,9 +177,10 @@ class Trainer:
     def _step(self, listener: Listener) -> None:
         step = self.progress.step
         batch, weight = self._batch(step), self.weight(step)
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         result = self.runner.step(batch, weight, step, self._key(step))
         self.progress.train_s += time.perf_counter() - start
+        self.progress.train_cpu_s += time.process_time() - start_cpu
         if not np.isfinite(result.loss):
             raise RuntimeError(
                 f"the loss of run {self.run.name!r} became {result.loss} at step {step}; try a "
@@ -201,12 +205,19 @@ class Trainer:
         }
         progress.sums = {}
         if epoch % self.settings.evaluate_every == 0 or epoch == self.settings.epochs:
-            output, nfev = self.runner.predict(self.task.test)
-            scores = self.task.scores(output, self.task.test)
+            scores, nfev = self._evaluate()
             record |= {f"test_{name}": value for name, value in scores.items()}
             record["test_nfev"] = nfev
             listener.evaluated(self.run, scores, nfev)
         return record
+
+    def _evaluate(self) -> tuple[dict[str, float], int]:
+        """Return the scores on the test set, and the evaluations of its counted part's solve."""
+        task = self.task
+        output, nfev = self.runner.predict(task.test)
+        if task.counted is not task.test:
+            _, nfev = self.runner.predict(task.counted)
+        return task.scores(output, task.test), nfev
 
     def _checkpoint(self) -> None:
         # Metrics first: a stop between the two files leaves metrics ahead of the checkpoint, and
@@ -236,20 +247,21 @@ class Trainer:
     def _finish(self) -> Result:
         self.folder.write_metrics([*self.others, *self.records])
         runner = self.runner
-        output, nfev = runner.predict(self.task.test)
-        times = [_seconds(lambda: runner.predict(self.task.test)) for _ in range(PREDICTIONS)]
+        scores, nfev = self._evaluate()
+        times = [_seconds(lambda: runner.predict(self.task.counted)) for _ in range(PREDICTIONS)]
         layer = self.task.layer(self.settings)
         save(Model(layer, unflatten(runner.params())), self.folder.model(self.run.name))
         return Result(
             regularizer=self.run.regularizer,
             seed=self.run.seed,
-            scores=self.task.scores(output, self.task.test),
+            scores=scores,
             nfev=nfev,
             train_s=self.progress.train_s,
+            train_cpu_s=self.progress.train_cpu_s,
             predict_s=statistics.median(times),
             compile_s=self.compile_s,
             before=self.before,
-            after=_trace(runner.record(self.task.test)),
+            after=_trace(runner.record(self.task.counted)),
         )
 
 

@@ -57,3 +57,90 @@ class Adam:
             new_params[name] = value - (self.learning_rate / correction1) * (mean / scale)
             new_state[f"mean.{name}"], new_state[f"square.{name}"] = mean, square
         return new_params, new_state
+
+
+@dataclass(frozen=True)
+class AdaMax:
+    """AdaMax (Kingma and Ba 2015, Algorithm 2), in the arithmetic of the parameters' dtype.
+
+    With gradient ``g`` at step ``n = 1, 2, ...``::
+
+        m = beta1 m + (1 - beta1) g
+        u = max(beta2 u, |g| + epsilon)
+        p = p - learning_rate (m / (1 - beta1^n)) / u
+
+    ``epsilon`` stands with the gradient, as in ``torch.optim.Adamax`` and ``optax.adamax``.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As above.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def init(self, params: Arrays) -> Arrays:
+        """Return the state before the first step."""
+        state = {"count": np.zeros((), np.int64)}
+        for name, value in params.items():
+            state[f"mean.{name}"] = np.zeros_like(value)
+            state[f"largest.{name}"] = np.zeros_like(value)
+        return state
+
+    def update(self, gradient: Arrays, state: Arrays, params: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the parameters and the state after one step; the arguments are left alone."""
+        count = int(state["count"]) + 1
+        rate = self.learning_rate / (1.0 - self.beta1**count)
+        new_state: Arrays = {"count": np.asarray(count, np.int64)}
+        new_params: Arrays = {}
+        for name, value in params.items():
+            g = gradient[name]
+            mean = self.beta1 * state[f"mean.{name}"] + (1.0 - self.beta1) * g
+            largest = np.maximum(self.beta2 * state[f"largest.{name}"], np.abs(g) + self.epsilon)
+            new_params[name] = value - rate * (mean / largest)
+            new_state[f"mean.{name}"], new_state[f"largest.{name}"] = mean, largest
+        return new_params, new_state
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Gradient descent with momentum (Polyak 1964), in the arithmetic of the parameters' dtype.
+
+    With gradient ``g``::
+
+        v = momentum v + g
+        p = p - learning_rate v
+
+    as ``torch.optim.SGD`` and ``optax.sgd`` have it.
+
+    Parameters
+    ----------
+    learning_rate, momentum : float
+        As above.
+    """
+
+    learning_rate: float = 1e-1
+    momentum: float = 0.9
+
+    def init(self, params: Arrays) -> Arrays:
+        """Return the state before the first step."""
+        return {f"velocity.{name}": np.zeros_like(value) for name, value in params.items()}
+
+    def update(self, gradient: Arrays, state: Arrays, params: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the parameters and the state after one step; the arguments are left alone."""
+        new_state = {
+            f"velocity.{name}": self.momentum * state[f"velocity.{name}"] + gradient[name]
+            for name in params
+        }
+        new_params = {
+            name: value - self.learning_rate * new_state[f"velocity.{name}"]
+            for name, value in params.items()
+        }
+        return new_params, new_state
+
+
+OPTIMIZERS = {"adam": Adam, "adamax": AdaMax, "momentum": Momentum}
+"""By the names that recipes use."""

@@ -1,7 +1,8 @@
-"""Training with JAX: one jitted update, `optax.adam`."""
+"""Training with JAX: one jitted update, optax."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,12 @@ from ndereg import Status
 from ndereg.experiments.recipe import Batch
 from ndereg.experiments.runners import base
 from ndereg.models.parameters import Parameters, flatten, unflatten
+
+OPTIMIZERS = {
+    "adam": optax.adam,
+    "adamax": optax.adamax,
+    "momentum": partial(optax.sgd, momentum=0.9),
+}
 
 
 class Runner(base.Runner):
@@ -27,7 +34,7 @@ class Runner(base.Runner):
                 f"device {self.settings.device!r} is not available to JAX: {error}"
             ) from error
         self.tree = jax.device_put(params, self.device)
-        self.optimizer = optax.adam(self.settings.learning_rate)
+        self.optimizer = OPTIMIZERS[self.settings.optimizer](self.settings.rate)
         self.optimizer_state = jax.device_put(self.optimizer.init(self.tree), self.device)
         self._update = jax.jit(self._update_of)
         self._predict = jax.jit(self._predict_of)

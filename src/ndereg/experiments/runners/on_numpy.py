@@ -1,7 +1,8 @@
-"""Training with NumPy and Numba alone: `solve_vjp`, hand-written pullbacks, our own Adam."""
+"""Training with NumPy and Numba alone: `solve_vjp`, hand-written pullbacks, our own optimizers."""
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 
 import numpy as np
@@ -11,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 import ndereg.numpy as nde
 from ndereg.experiments.recipe import Batch
 from ndereg.experiments.runners import base
-from ndereg.models.optimizers import Adam
+from ndereg.models.optimizers import OPTIMIZERS
 from ndereg.models.parameters import Parameters, flatten, map_leaves, unflatten
 
 _BLAS = ThreadpoolController().select(user_api="blas")
@@ -28,7 +29,7 @@ class Runner(base.Runner):
                 "try --backend torch or jax"
             )
         self.flat = flatten(params)
-        self.optimizer = Adam(self.settings.learning_rate)
+        self.optimizer = OPTIMIZERS[self.settings.optimizer](self.settings.learning_rate)
         self.optimizer_state = self.optimizer.init(self.flat)
 
     def _gradient(
@@ -72,7 +73,8 @@ class Runner(base.Runner):
     def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
         """Make one optimizer step."""
         result, gradient = self._gradient(batch, weight, step, key)
-        self.flat, self.optimizer_state = self.optimizer.update(
+        optimizer = dataclasses.replace(self.optimizer, learning_rate=self.settings.rate(step))
+        self.flat, self.optimizer_state = optimizer.update(
             gradient, self.optimizer_state, self.flat
         )
         return result

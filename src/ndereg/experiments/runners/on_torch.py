@@ -1,7 +1,8 @@
-"""Training with PyTorch: autograd through the solve, `torch.optim.Adam`."""
+"""Training with PyTorch: autograd through the solve, `torch.optim`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ import ndereg.torch as nde
 from ndereg.experiments.recipe import Batch
 from ndereg.experiments.runners import base
 from ndereg.models.parameters import Parameters, flatten, unflatten
+
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamax": torch.optim.Adamax,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+}
 
 
 class Runner(base.Runner):
@@ -29,7 +36,8 @@ class Runner(base.Runner):
         self.flat = {
             name: self._tensor(value).requires_grad_() for name, value in flatten(params).items()
         }
-        self.optimizer = torch.optim.Adam(list(self.flat.values()), lr=self.settings.learning_rate)
+        make = OPTIMIZERS[self.settings.optimizer]
+        self.optimizer = make(list(self.flat.values()), lr=self.settings.learning_rate)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, device=self.device)
@@ -68,6 +76,8 @@ class Runner(base.Runner):
     def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
         """Make one optimizer step."""
         result = self._backward(batch, weight, step, key)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate(step)
         self.optimizer.step()
         return result
 
@@ -105,9 +115,11 @@ class Runner(base.Runner):
         with torch.no_grad():
             for name, tensor in self.flat.items():
                 tensor.copy_(self._tensor(state[f"params.{name}"]))
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    if (value := state.get(f"optimizer.{key}.{name}")) is not None:
-                        # The step count stays on the host: that is where torch.optim.Adam keeps it.
+                for entry, value in state.items():
+                    kind, _, rest = entry.partition(".")
+                    key, _, owner = rest.partition(".")
+                    if kind == "optimizer" and owner == name:
+                        # The step count stays on the host: that is where torch.optim keeps it.
                         saved = torch.tensor(value)
                         self.optimizer.state[tensor][key] = (
                             saved if key == "step" else saved.to(self.device)
