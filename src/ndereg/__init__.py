@@ -16,7 +16,7 @@ from ndereg.plan.lower import lower
 from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint
 from ndereg.spec.controller import ConstantStep, PIDController
 from ndereg.spec.regularizer import ErrorEstimate, Local, Regularizer, StiffnessEstimate
-from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay
+from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay, NFEBudget
 from ndereg.spec.spec import Spec
 from ndereg.spec.status import SolveError, Status
 from ndereg.spec.tableau import Tableau
@@ -94,6 +94,7 @@ __all__ = [
     "Field",
     "InverseDecay",
     "Local",
+    "NFEBudget",
     "NoAdjoint",
     "PIDController",
     "Regularizer",

@@ -16,7 +16,7 @@ from ndereg.models.files import load
 from ndereg.models.parameters import flatten, map_leaves
 
 SMALL = {"hidden": 8, "batch_size": 64, "epochs": 2, "evaluate_every": 1}
-TIMES = ("train_s", "predict_s", "compile_s")
+TIMES = ("train_s", "train_cpu_s", "predict_s", "compile_s")
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from ndereg.experiments.weights import SCHEDULES, parse_weight
 from ndereg.models.layer import Layer
 from ndereg.models.parameters import Parameters
 from ndereg.spec.regularizer import Regularizer
+from ndereg.spec.schedule import NFEBudget
 from ndereg.spec.spec import Spec
 
 BACKENDS = ("numpy", "torch", "jax")
@@ -263,7 +264,9 @@ class Recipe(ABC):
             refuse_unserved(Spec(method, terms=tuple(term for _, term in terms)))
         return settings
 
-    def weight(self, settings: Settings, name: str, steps: int) -> Callable[[float], float]:
+    def weight(
+        self, settings: Settings, name: str, steps: int
+    ) -> Callable[[float], float] | NFEBudget:
         """Return the weight of regularizer ``name`` over a training of ``steps`` steps."""
         if name in settings.weights:
             return parse_weight(settings.weights[name], settings.schedule, steps)

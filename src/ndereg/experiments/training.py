@@ -24,6 +24,7 @@ from ndereg.experiments.storage import RunFolder, read_arrays, write_arrays
 from ndereg.models.files import save
 from ndereg.models.model import Model
 from ndereg.models.parameters import stream, unflatten
+from ndereg.spec.schedule import NFEBudget
 
 PREDICTIONS = 20
 """Predictions whose median is the prediction time."""
@@ -79,6 +80,8 @@ class Progress:
     step: int = 0
     train_s: float = 0.0
     train_cpu_s: float = 0.0
+    adapted: float = 0.0
+    """The weight that an :class:`~ndereg.NFEBudget` has come to."""
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, result: StepResult) -> None:
@@ -114,8 +117,10 @@ class Trainer:
         self.samples = len(next(iter(task.train.values())))
         self.steps_per_epoch = self.samples // settings.batch_size
         self.steps = self.steps_per_epoch * settings.epochs
-        self.weight = recipe.weight(settings, run.regularizer, self.steps)
+        self.schedule = recipe.weight(settings, run.regularizer, self.steps)
         self.progress = Progress()
+        if isinstance(self.schedule, NFEBudget):
+            self.progress.adapted = self.schedule.start
         recorded = folder.read_metrics()
         self.others = [record for record in recorded if record["run"] != run.name]
         self.records = [record for record in recorded if record["run"] == run.name]
@@ -174,9 +179,13 @@ class Trainer:
         """Return what the random choices of a step's solve are made from, whatever came before."""
         return int(stream(self.run.seed, f"key.{step}").integers(2**31))
 
+    def _weight(self, step: int) -> float:
+        budget = isinstance(self.schedule, NFEBudget)
+        return self.progress.adapted if budget else self.schedule(step)
+
     def _step(self, listener: Listener) -> None:
         step = self.progress.step
-        batch, weight = self._batch(step), self.weight(step)
+        batch, weight = self._batch(step), self._weight(step)
         start, start_cpu = time.perf_counter(), time.process_time()
         result = self.runner.step(batch, weight, step, self._key(step))
         self.progress.train_s += time.perf_counter() - start
@@ -187,6 +196,8 @@ class Trainer:
                 "smaller --learning-rate or a smaller --weight"
             )
         self.progress.add(result)
+        if isinstance(self.schedule, NFEBudget):
+            self.progress.adapted = self.schedule.update(weight, result.nfev)
         self.progress.step += 1
         listener.stepped(self.run, step // self.steps_per_epoch + 1, result)
 
@@ -199,7 +210,7 @@ class Trainer:
             "seed": self.run.seed,
             "epoch": epoch,
             "step": progress.step,
-            "weight": self.weight(progress.step - 1),
+            "weight": self._weight(progress.step - 1),
             **{name: total / self.steps_per_epoch for name, total in progress.sums.items()},
             "train_s": progress.train_s,
         }

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay
+from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay, NFEBudget
 
 SCHEDULES = ("exponential", "inverse", "constant")
 
 
-def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], float]:
+def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], float] | NFEBudget:
     """Read ``"VALUE"`` (constant) or ``"START:END"`` into a schedule over ``steps`` steps.
+
+    ``"nfe:TARGET"`` and ``"nfe:TARGET:START"`` are budgets: weights that follow the evaluations.
 
     Parameters
     ----------
@@ -28,13 +30,23 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
     ExponentialDecay(start=2.5, end=1.0, steps=100)
     >>> parse_weight("0.03", "exponential", 100)
     Constant(value=0.03)
+    >>> parse_weight("nfe:40:2.5", "exponential", 100).target
+    40.0
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"expected a schedule among {', '.join(SCHEDULES)}, received {schedule!r}")
+    kind, _, rest = text.partition(":")
     try:
-        numbers = [float(part) for part in text.split(":")]
+        numbers = [float(part) for part in (rest if kind == "nfe" else text).split(":")]
     except ValueError:
         numbers = []
+    if kind == "nfe":
+        if len(numbers) not in (1, 2):
+            raise ValueError(
+                f"expected a budget as nfe:TARGET or nfe:TARGET:START, received {text!r}; try "
+                "nfe:40"
+            )
+        return NFEBudget(*numbers)
     if any(not 0 <= number < math.inf for number in numbers):
         raise ValueError(f"expected weights >= 0, received {text!r}; try 2.5")
     if len(numbers) == 1:

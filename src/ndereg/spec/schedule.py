@@ -86,6 +86,74 @@ class InverseDecay:
         return self.start / (1.0 + self.rate * step)
 
 
+@dataclass(frozen=True)
+class NFEBudget:
+    """A weight that is adapted until a solve takes ``target`` evaluations of the field.
+
+    The control law is integral, on logarithms. After each training step, whose solve took ``nfev``
+    evaluations::
+
+        weight <- clip(weight * (nfev / target)^gain, smallest, largest)
+
+    The logarithm of the weight integrates by how much the logarithm of the count misses its
+    target, so where it rests the target is met, whatever the model, the data and the optimizer are.
+    The count follows the weight late: with a lag of ``tau`` steps and a sensitivity
+    ``s = -d log nfev / d log weight`` the loop does not oscillate while ``gain < 1 / (4 s tau)``;
+    with ``s = 0.2`` and ``tau = 60``, as measured on small classifiers, that is 0.02. Counts are
+    whole steps of a method, 6 evaluations with Tsit5: a target between two of them is met on
+    average.
+
+    A target that the model cannot reach drives the weight to ``largest``; one that it meets
+    unregularized drives it to ``smallest``.
+
+    Parameters
+    ----------
+    target : float
+        Evaluations a solve, such as ``sol.stats.nfev`` counts them (with independent samples, take
+        their mean).
+    start : float
+        The first weight.
+    gain : float
+        How fast the weight follows; the larger, the sooner it settles, until it oscillates.
+    smallest, largest : float
+        Bounds of the weight.
+
+    Raises
+    ------
+    ValueError
+        If a number is not positive, or ``smallest <= start <= largest`` does not hold.
+
+    Examples
+    --------
+    >>> budget = NFEBudget(target=40)
+    >>> weight = budget.start
+    >>> for nfev in (80, 62, 50):
+    ...     weight = budget.update(weight, nfev)
+    >>> round(weight, 4)
+    1.0275
+    """
+
+    target: float
+    start: float = 1.0
+    gain: float = 0.02
+    smallest: float = 1e-4
+    largest: float = 1e4
+
+    def __post_init__(self) -> None:
+        for name in ("target", "start", "gain", "smallest", "largest"):
+            _check(name, getattr(self, name), positive=True)
+        if not self.smallest <= self.start <= self.largest:
+            raise ValueError(
+                f"expected smallest <= start <= largest, received {self.smallest}, {self.start}, "
+                f"{self.largest}"
+            )
+
+    def update(self, weight: float, nfev: float) -> float:
+        """Return the weight of the next step, after a step with ``weight`` took ``nfev``."""
+        changed = weight * (float(nfev) / self.target) ** self.gain
+        return min(max(changed, self.smallest), self.largest)
+
+
 def _check(name: str, value: float, positive: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(
@@ -93,6 +161,6 @@ def _check(name: str, value: float, positive: bool = False) -> None:
         )
     if positive and value <= 0:
         raise ValueError(
-            f"expected {name} > 0, received {value!r}; a geometric schedule cannot reach zero, "
+            f"expected {name} > 0, received {value!r}; what is multiplied cannot reach zero, "
             "try a small positive value or Constant(0.0)"
         )
