@@ -30,6 +30,31 @@ def objective(y0, args, **options):
     return jnp.sum(jnp.sin(end_state(y0, args, **options)))
 
 
+# --- precision ---------------------------------------------------------------------------------
+
+
+def products(y0, **options):
+    """The precisions of the products in a solve and its gradient."""
+
+    def loss(weight, y0):
+        field = lambda t, y, weight: jnp.tanh(y @ weight)  # noqa: E731
+        return nde.solve(field, SPAN, y0, weight, **options).ys.sum()
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(jnp.eye(2, dtype=y0.dtype), y0))
+    assert "dot_general" in text
+    return text.count("Precision.HIGHEST"), text.count("Precision.HIGH,") + text.count("=None")
+
+
+def test_a_fields_products_are_as_exact_as_its_dtype_unless_chosen_otherwise():
+    y0 = jnp.ones((3, 2), jnp.float32)
+    exact, _ = products(y0)
+    assert exact > 0
+    with jax.default_matmul_precision("high"):  # also when the same field was met before
+        exact, chosen = products(y0)
+    assert exact == 0
+    assert chosen > 0
+
+
 # --- closures and compilation ------------------------------------------------------------------
 
 

@@ -134,6 +134,7 @@ def _statics(problem: Problem) -> Hashable:
         tuple((arg.shape, str(arg.dtype)) for arg in problem.args),
         _options(problem),
         clock.is_wide(),
+        jax.config.jax_default_matmul_precision,
     )
 
 

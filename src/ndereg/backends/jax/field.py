@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +42,8 @@ class TracedField:
         self.state = jax.ShapeDtypeStruct((layout.samples, layout.entries), layout.dtype)
         self.time = jax.ShapeDtypeStruct(layout.time_shape, real)
         args = tuple(jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in problem.args)
-        traced = jax.make_jaxpr(problem.call)(self.time, self.state, list(args))
+        with full_precision():
+            traced = jax.make_jaxpr(problem.call)(self.time, self.state, list(args))
         self._constants: list[Any] | None = [_plain(constant) for constant in traced.consts]
         self._jaxpr = traced.jaxpr
         self.inputs = (
@@ -88,6 +90,19 @@ class TracedField:
                 positions,
             )
         return self._linearizations[positions]
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Return the setting of JAX in which a field's products are as exact as its dtype.
+
+    By default JAX multiplies single-precision matrices with ten bits on recent GPUs, and fewer on
+    TPUs. An error estimate then sees little but that rounding: a solve at 1.4e-8 was measured to
+    take 5,354 evaluations on an H200 instead of 56. A precision that the user has chosen, in JAX's
+    configuration or in the operation itself, is kept.
+    """
+    if jax.config.jax_default_matmul_precision is not None:
+        return nullcontext()
+    return jax.default_matmul_precision("highest")
 
 
 def _plain(constant: Any) -> Any:
