@@ -28,6 +28,7 @@ Docs = Annotated[
 Plot = Annotated[
     bool, typer.Option("--plot", help="Also draw work against precision for the first part.")
 ]
+Device = Annotated[str, typer.Option(help="cpu, or cuda for JAX and PyTorch.")]
 Results = Annotated[Path, typer.Option(help="Folder of results.")]
 
 RESULTS = Path("benchmarks/results")
@@ -40,6 +41,7 @@ def bench(
     in_new_process: Cold = True,
     plot: Plot = False,
     docs: Docs = None,
+    device: Device = "cpu",
     results: Results = RESULTS,
 ) -> None:
     """Time ndereg beside the installed peers, at matched methods and tolerances."""
@@ -60,16 +62,24 @@ def bench(
     for name in chosen:
         if name not in FRAMEWORKS:
             raise typer.BadParameter(f"expected one of {', '.join(FRAMEWORKS)}, received {name!r}")
+    if device not in ("cpu", "cuda"):
+        raise typer.BadParameter(f"expected cpu or cuda, received {device!r}")
+    if device == "cuda":
+        chosen = tuple(name for name in chosen if name != "numpy")
     for name in names:
-        about = machine.describe()
+        about = machine.describe(device)
         with console.status("") as status:
-            found = run_suite(name, chosen, in_new_process=in_new_process, progress=status.update)
+            found = run_suite(
+                name, chosen, in_new_process=in_new_process and device == "cpu", device=device,
+                progress=status.update,
+            )  # fmt: skip
         parts: list[dict[str, Any]] = [part.plain() for part in found]
         for part in parts:
             console.print(report.table(part))
             if part["targets"]:
                 console.print(_targets(part))
-        path = json_file or results / f"{name}.json"
+        suffix = "" if device == "cpu" else f"-{device}"
+        path = json_file or results / f"{name}{suffix}.json"
         report.write(path, name, about, parts)
         if plot:
             console.print(f"plot: {_plot(name, chosen, path.with_suffix('.png'))}")
@@ -101,7 +111,7 @@ def _write_docs(path: Path, results: Path) -> None:
     from ndereg.bench import report
     from ndereg.bench.suites import SUITES
 
-    files = [results / f"{name}.json" for name in SUITES]
+    files = [results / f"{name}{suffix}.json" for suffix in ("", "-cuda") for name in SUITES]
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     if not found:
         raise typer.BadParameter(

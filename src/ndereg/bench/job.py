@@ -29,6 +29,8 @@ class Job:
         Greatest deviation from the reference solution, as a multiple of the tolerance times the
         size of the solution, up to which a result is comparable. Global errors exceed the
         tolerance, by how much depends on the problem.
+    device : str
+        ``"cpu"`` or ``"cuda"``, of PyTorch and JAX.
     """
 
     problem: Problem
@@ -38,6 +40,7 @@ class Job:
     dtype: str = "float64"
     dt: float | None = None
     accuracy: float = 1e3
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

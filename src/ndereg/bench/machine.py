@@ -11,8 +11,11 @@ _PACKAGES = ("numpy", "numba", "scipy", "jax", "diffrax", "torch", "torchdiffeq"
              "numbalsoda", "CyRK")  # fmt: skip
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores, load, Python and the versions of what is compared."""
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, load, Python and the versions of what is compared.
+
+    ``device`` names the GPU, if the solves run on one.
+    """
     versions = {}
     for name in _PACKAGES:
         try:
@@ -26,7 +29,19 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": versions,
+        "device": _gpu() if device == "cuda" else None,
     }
+
+
+def _gpu() -> str:
+    try:
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    except ImportError:
+        import jax
+
+        return str(jax.devices("cuda")[0].device_kind)
 
 
 def _processor() -> str:

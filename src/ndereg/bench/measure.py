@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,8 @@ class Row:
         Import with preparation, and the first call, in a process of its own.
     memory_bytes : float or None
         Greatest memory of a later call beyond what the process held before it.
+    syncs : int or None
+        Times that a call waits for a CUDA device; PyTorch tells.
     note : str
     """
 
@@ -66,6 +69,7 @@ class Row:
     import_seconds: float | None = None
     first_seconds: float | None = None
     memory_bytes: float | None = None
+    syncs: int | None = None
     note: str = ""
 
     @property
@@ -155,6 +159,9 @@ def compare(job: Job, solvers: Sequence[Solver], truth: Any, budget: float) -> l
     _refuse_different(job, rows)
     kept = [(row, prepared) for row, prepared in ready if not row.refused]
     calls = [prepared.call for _, prepared in kept]
+    for row, prepared in kept:
+        if row.framework == "torch" and job.device != "cpu":
+            row.syncs = _syncs(prepared.call)
     for (row, _), timing in zip(kept, timed(calls, budget), strict=True):
         row.seconds = timing
     for row, prepared in kept:
@@ -162,6 +169,20 @@ def compare(job: Job, solvers: Sequence[Solver], truth: Any, budget: float) -> l
         if row.pullbacks:
             row.pullback_seconds = _bare(prepared.bare_pullback, prepared.repeats, budget)
     return rows
+
+
+def _syncs(call: Callable[[], Any]) -> int:
+    """Times that the host waits for the device, but for the last one, in which a call ends."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
 def _bare(call: Callable[[], Any] | None, repeats: int, budget: float) -> float | None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 _COLUMNS = (
     "framework", "solver", "time", "quartiles", "evaluations", "overhead", "error", "import",
-    "first call", "memory",
+    "first call", "memory", "waits",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def memory(amount: float | None) -> str:
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row as text, in the order of the columns; refused rows say why."""
     if row["refused"]:
-        return (row["framework"], row["solver"], "not comparable: " + row["refused"], *[""] * 7)
+        return (row["framework"], row["solver"], "not comparable: " + row["refused"], *[""] * 8)
     timing, overhead = row["seconds"], row["overhead"]
     evaluations = "–" if row["evaluations"] is None else f"{row['evaluations']:.0f}"
     if row["pullbacks"]:
@@ -61,6 +61,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         duration(row["import_seconds"]),
         duration(row["first_seconds"]),
         memory(row["memory_bytes"]),
+        "–" if row.get("syncs") is None else str(row["syncs"]),
     )
 
 
@@ -105,7 +106,8 @@ repeated calls and their quartiles. **Overhead** is wall time over what the eval
 eager alike; 1 is the limit. `evaluations` counts a sample; after `+` stand the evaluations that are
 pulled back. `error` is the greatest deviation from a reference solution (SciPy's DOP853 at the
 least tolerance), relative to its size. Import, first call and memory are those of a process of its
-own; memory is what a later call needs beyond what the process holds. A row whose result or whose
+own; memory is what a later call needs beyond what the process holds. `waits` counts the times that
+the host waits for a GPU in one call, which PyTorch tells. A row whose result or whose
 evaluations differ from what was asked for is not compared.
 """
 
@@ -114,7 +116,8 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
     """The documentation's page, in Markdown."""
     lines = [_HEAD]
     for result in results:
-        lines += [f"## {result['suite']}", "", _measured_on(result["suite"], result["machine"]), ""]
+        title = result["suite"] + (", on a GPU" if result["machine"].get("device") else "")
+        lines += [f"## {title}", "", _measured_on(result["suite"], result["machine"]), ""]
         for part in result["parts"]:
             lines += _markdown(part)
     return "\n".join(lines).rstrip() + "\n"
@@ -122,9 +125,12 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
 
 def _measured_on(suite: str, machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    device = machine.get("device")
+    option, place = (" --device cuda", f"{device}, ") if device else ("", "")
     return (
-        f"`ndereg bench {suite}` on {machine['processor']}, {machine['cores']} cores, load "
-        f"{machine['load']} at the start; Python {machine['python']}, {versions}."
+        f"`ndereg bench {suite}{option}` on {place}{machine['processor']}, "
+        f"{machine['cores']} cores, "
+        f"load {machine['load']} at the start; Python {machine['python']}, {versions}."
     )
 
 

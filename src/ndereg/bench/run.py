@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ndereg.bench import cold
+from ndereg.bench.job import Job
 from ndereg.bench.measure import Row, compare
 from ndereg.bench.suites import FRAMEWORKS, SUITES, Part, Target
 
@@ -54,6 +55,7 @@ def run_suite(
     frameworks: Sequence[str] = FRAMEWORKS,
     *,
     in_new_process: bool = True,
+    device: str = "cpu",
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[PartResult]:
     """Run a suite.
@@ -67,18 +69,22 @@ def run_suite(
     in_new_process : bool
         Whether to start every solver once more in a process of its own, for the times of import
         and first call and the memory.
+    device : str
+        ``"cpu"`` or ``"cuda"``. The targets are those of a CPU.
     progress : callable
         Told what is measured.
     """
     results = []
     for index, part in enumerate(SUITES[name]()):
+        if device != "cpu":
+            part = replace(part, job=replace(part.job, device=device), targets=())
         rows: list[Row] = []
         for framework in frameworks:
             solvers = part.of(framework)
             if not solvers:
                 continue
             progress(f"{name}: {part.title} on {framework}")
-            with _precision(framework, part.job.dtype):
+            with _setting(framework, part.job):
                 found = compare(part.job, solvers, part.truth(part.job.problem), part.budget)
             if in_new_process:
                 for row in found:
@@ -110,7 +116,7 @@ def work_precision(
             if not part.of(framework):
                 continue
             progress(f"{part.title} at {tolerance:g} on {framework}")
-            with _precision(framework, job.dtype):
+            with _setting(framework, job):
                 rows = compare(job, part.of(framework), truth, part.budget / 5)
             points += [
                 {"framework": framework, "solver": row.solver, "ours": row.ours,
@@ -120,12 +126,24 @@ def work_precision(
     return points
 
 
-def _precision(framework: str, dtype: str) -> Any:
+@contextmanager
+def _setting(framework: str, job: Job) -> Iterator[None]:
+    """The precision and the device of a job, for JAX, which has them from its surroundings.
+
+    All solvers multiply matrices alike: in full precision, which a GPU does not by default.
+    """
     if framework != "jax":
-        return nullcontext()
+        yield
+        return
     import jax
 
-    return jax.enable_x64(dtype == "float64")
+    device = jax.devices(job.device)[0]
+    with (
+        jax.enable_x64(job.dtype == "float64"),
+        jax.default_matmul_precision("highest"),
+        jax.default_device(device),
+    ):
+        yield
 
 
 def _measure_cold(suite: str, part: int, row: Row) -> None:

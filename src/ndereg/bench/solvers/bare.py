@@ -133,28 +133,42 @@ def jax_field(problem: Problem) -> Bare:
     )
 
 
-def to_torch(problem: Problem, gradient: bool) -> tuple[Any, Any, list[Any]]:
+def to_torch(problem: Problem, gradient: bool, device: str = "cpu") -> tuple[Any, Any, list[Any]]:
     """State, args and the leaves that are differentiated by."""
     import torch
 
     from ndereg.structure import flatten
 
     leaves, structure = flatten(problem.args)
-    tensors = [torch.as_tensor(leaf) for leaf in leaves]
-    y0 = torch.as_tensor(problem.y0)
+    tensors = [torch.as_tensor(leaf, device=device) for leaf in leaves]
+    y0 = torch.as_tensor(problem.y0, device=device)
     if gradient:
         y0 = y0.clone().requires_grad_()
         tensors = [tensor.clone().requires_grad_() for tensor in tensors]
     return y0, structure.unflatten(tensors), [y0, *tensors]
 
 
-def torch_field(problem: Problem) -> Bare:
+def finished(call: Callable[[], Any], device: str) -> Callable[[], Any]:
+    """``call``, returning when the device is done with what it was given."""
+    if device == "cpu":
+        return call
+    import torch
+
+    def waiting() -> Any:
+        out = call()
+        torch.cuda.synchronize()
+        return out
+
+    return waiting
+
+
+def torch_field(problem: Problem, device: str = "cpu") -> Bare:
     """The field called eagerly."""
     import torch
 
-    y0, args, _ = to_torch(problem, False)
-    y, given, leaves = to_torch(problem, True)
-    time = torch.tensor(0.5, dtype=y0.dtype)
+    y0, args, _ = to_torch(problem, False, device)
+    y, given, leaves = to_torch(problem, True, device)
+    time = torch.tensor(0.5, dtype=y0.dtype, device=device)
     if problem.batched and not problem.shared:
         time = time.expand(len(y0), *([1] * (y0.ndim - 1)))
     n = max(1, min(20, 20_000 // y0.numel()))
@@ -169,4 +183,4 @@ def torch_field(problem: Problem) -> Bare:
             k = problem.field(time, y, given)
             torch.autograd.grad(k, leaves, k.detach(), allow_unused=True)
 
-    return bare, bare_pullback, n
+    return finished(bare, device), finished(bare_pullback, device), n

@@ -35,7 +35,7 @@ def options(job: Job, method: str, penalty: Regularizer | None) -> dict[str, Any
 def work_of(job: Job, method: str, penalty: Regularizer | None, stats: Any) -> Work:
     """Evaluations of the solve; those of the adjoint from its own program."""
     samples = len(job.problem.y0) if job.independent else 1
-    evaluations = float(np.sum(np.asarray(stats.nfev))) / samples
+    evaluations = float(np.sum(np.asarray(_on_host(stats.nfev)))) / samples
     if not job.gradient:
         return Work(evaluations)
     terms = () if penalty is None else tuple(term for _, term in penalty.terms())
@@ -43,7 +43,7 @@ def work_of(job: Job, method: str, penalty: Regularizer | None, stats: Any) -> W
     program = plan.adjoint
     assert program is not None
     pullbacks = sum(isinstance(instruction, Pullback) for instruction in program.body)
-    accepted = float(np.sum(np.asarray(stats.naccept))) / samples
+    accepted = float(np.sum(np.asarray(_on_host(stats.naccept)))) / samples
     return Work(evaluations, accepted * pullbacks + (1 if plan.shared else 0))
 
 
@@ -102,13 +102,13 @@ def _torch(method: str, penalty: Regularizer | None, job: Job) -> Prepared:
     import torch
 
     import ndereg.torch as nde
-    from ndereg.bench.solvers.bare import to_torch, torch_field
+    from ndereg.bench.solvers.bare import finished, to_torch, torch_field
 
     problem = in_dtype(job.problem, job.dtype)
-    y0, args, leaves = to_torch(problem, job.gradient)
+    y0, args, leaves = to_torch(problem, job.gradient, job.device)
     chosen = options(job, method, penalty)
     read = partial(_read, job, method, penalty)
-    bare, bare_pullback, repeats = torch_field(problem)
+    bare, bare_pullback, repeats = torch_field(problem, job.device)
 
     def forward() -> Any:
         with torch.no_grad():
@@ -119,13 +119,18 @@ def _torch(method: str, penalty: Regularizer | None, job: Job) -> Prepared:
         torch.autograd.grad(sol.ys.square().sum() + sol.penalty.sum(), leaves)
         return sol
 
-    return Prepared(gradient if job.gradient else forward, read, bare, bare_pullback, repeats)
+    call = finished(gradient if job.gradient else forward, job.device)
+    return Prepared(call, read, bare, bare_pullback, repeats)
 
 
 def _read(job: Job, method: str, penalty: Regularizer | None, sol: Any) -> Answer:
-    ys = sol.ys.detach().numpy() if hasattr(sol.ys, "detach") else np.asarray(sol.ys)
-    steps = np.asarray(sol.stats.nsteps)
+    ys = sol.ys.detach().cpu().numpy() if hasattr(sol.ys, "detach") else np.asarray(sol.ys)
+    steps = np.asarray(_on_host(sol.stats.nsteps))
     return Answer(ys, work_of(job, method, penalty, sol.stats), float(np.mean(steps)))
+
+
+def _on_host(counts: Any) -> Any:
+    return counts.cpu() if hasattr(counts, "cpu") else counts
 
 
 _PREPARE: dict[str, Callable[..., Prepared]] = {"numpy": _numpy, "jax": _jax, "torch": _torch}

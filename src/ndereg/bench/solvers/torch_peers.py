@@ -7,7 +7,7 @@ from typing import Any
 
 from ndereg.bench.job import Answer, Job, Prepared, Solver, Unavailable, Work
 from ndereg.bench.problems import in_dtype
-from ndereg.bench.solvers.bare import to_torch, torch_field
+from ndereg.bench.solvers.bare import finished, to_torch, torch_field
 
 
 class _Count:
@@ -26,7 +26,7 @@ def _torchdiffeq(adjoint: bool, job: Job) -> Prepared:
     if adjoint and not job.gradient:
         raise Unavailable("the same as without the adjoint")
     problem = in_dtype(job.problem, job.dtype)
-    y0, _, leaves = to_torch(problem, job.gradient)
+    y0, _, leaves = to_torch(problem, job.gradient, job.device)
     count = _Count()
 
     class Field(torch.nn.Module):
@@ -42,7 +42,7 @@ def _torchdiffeq(adjoint: bool, job: Job) -> Prepared:
             return problem.field(t, y, self.structure.unflatten(list(self.tensors)))
 
     field = Field()
-    times = torch.tensor(problem.t_span, dtype=y0.dtype)
+    times = torch.tensor(problem.t_span, dtype=y0.dtype, device=y0.device)
     solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
     chosen: dict[str, Any] = {"rtol": job.tolerance, "atol": job.tolerance, "method": "dopri5"}
     if job.dt is not None:
@@ -63,14 +63,15 @@ def _torchdiffeq(adjoint: bool, job: Job) -> Prepared:
     def read(out: Any) -> Answer:
         y1, calls = out
         if not job.gradient:
-            return Answer(y1.numpy(), Work(float(calls)))
+            return Answer(y1.cpu().numpy(), Work(float(calls)))
         first, later = calls
         # direct backpropagation pulls every evaluation back; the adjoint linearizes its own
         work = Work(float(first), float(later)) if adjoint else Work(0.0, float(first))
-        return Answer(y1.detach().numpy(), work)
+        return Answer(y1.detach().cpu().numpy(), work)
 
-    bare, bare_pullback, repeats = torch_field(problem)
-    return Prepared(gradient if job.gradient else forward, read, bare, bare_pullback, repeats)
+    bare, bare_pullback, repeats = torch_field(problem, job.device)
+    call = finished(gradient if job.gradient else forward, job.device)
+    return Prepared(call, read, bare, bare_pullback, repeats)
 
 
 def _structure(args: Any) -> Any:
@@ -88,7 +89,7 @@ def _torchode(name: str, job: Job) -> Prepared:
     if job.dt is not None:
         raise Unavailable("torchode is compared with adaptive steps only")
     problem = in_dtype(job.problem, job.dtype)
-    y0, args, leaves = to_torch(problem, job.gradient)
+    y0, args, leaves = to_torch(problem, job.gradient, job.device)
     samples = len(y0)
     flat = y0.reshape(samples, -1)
 
@@ -99,8 +100,9 @@ def _torchode(name: str, job: Job) -> Prepared:
     term = torchode.ODETerm(field, with_args=True)
     control = torchode.IntegralController(job.tolerance, job.tolerance, term=term)
     solver = torchode.AutoDiffAdjoint(getattr(torchode, name)(term=term), control)
-    start = torch.full((samples,), problem.t_span[0], dtype=y0.dtype)
-    end = torch.full((samples,), problem.t_span[1], dtype=y0.dtype)
+    like = {"dtype": y0.dtype, "device": y0.device}
+    start = torch.full((samples,), problem.t_span[0], **like)
+    end = torch.full((samples,), problem.t_span[1], **like)
 
     def solve() -> Any:
         initial = torchode.InitialValueProblem(
@@ -121,10 +123,11 @@ def _torchode(name: str, job: Job) -> Prepared:
         calls = float(sol.stats["n_f_evals"].double().mean())
         work = Work(0.0, calls) if job.gradient else Work(calls)
         steps = float(sol.stats["n_steps"].double().mean())
-        return Answer(sol.ys[:, -1].detach().numpy().reshape(y0.shape), work, steps)
+        return Answer(sol.ys[:, -1].detach().cpu().numpy().reshape(y0.shape), work, steps)
 
-    bare, bare_pullback, repeats = torch_field(problem)
-    return Prepared(gradient if job.gradient else forward, read, bare, bare_pullback, repeats)
+    bare, bare_pullback, repeats = torch_field(problem, job.device)
+    call = finished(gradient if job.gradient else forward, job.device)
+    return Prepared(call, read, bare, bare_pullback, repeats)
 
 
 SOLVERS = (
