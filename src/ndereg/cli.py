@@ -41,6 +41,9 @@ Rtol = Annotated[float | None, typer.Option(help="Relative tolerance.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance.")]
 Tol = Annotated[float | None, typer.Option(help="Both tolerances.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Optimizer steps, instead of epochs, to the nearest epoch.")
+]
 BatchSize = Annotated[int | None, typer.Option(help="Samples a step.")]
 Hidden = Annotated[int | None, typer.Option(help="Width of the field's hidden layer.")]
 Optimizer = Annotated[str | None, typer.Option(help="adam, adamax or momentum.")]
@@ -81,6 +84,7 @@ def compare(
     atol: Atol = None,
     tol: Tol = None,
     epochs: Epochs = None,
+    steps: Steps = None,
     batch_size: BatchSize = None,
     hidden: Hidden = None,
     optimizer: Optimizer = None,
@@ -117,6 +121,7 @@ def train(
     atol: Atol = None,
     tol: Tol = None,
     epochs: Epochs = None,
+    steps: Steps = None,
     batch_size: BatchSize = None,
     hidden: Hidden = None,
     optimizer: Optimizer = None,
@@ -231,6 +236,8 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
         if "rtol" in chosen or "atol" in chosen:
             raise ValueError("expected --tol or --rtol and --atol, received both")
         chosen["rtol"] = chosen["atol"] = tol
+    if "epochs" in chosen and "steps" in chosen:
+        raise ValueError("expected --epochs or --steps, received both")
     seeded = "seed" in chosen or "seeds" in chosen
     first, count = chosen.pop("seed", 0), chosen.pop("seeds", 1)
     if count < 1:

@@ -102,6 +102,53 @@ def test_a_restored_state_continues_bit_for_bit(first_steps, backend):
         np.testing.assert_array_equal(value, ends[1][1][name])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_of_placed_data_are_the_batch(first_steps, backend):
+    _, runner, _ = first_steps[backend]
+    task, chosen = runner.task, np.array([5, 0, 1279, 5])
+    expected = task.batch(chosen, np.random.default_rng(0))
+    noise = {"noise": np.ones(3, "float32")}
+    batch = runner.rows(runner.place(task.train), chosen, noise)
+    assert batch.keys() == {*expected, "noise"}
+    for name, array in expected.items():
+        np.testing.assert_array_equal(np.asarray(batch[name]), array)
+
+
+def test_jax_compiles_one_step_and_returns_what_is_not_fetched(first_steps):
+    import jax
+
+    _, runner, _ = first_steps["jax"]
+    data = runner.place(runner.task.train)
+    rows = [runner.rows(data, np.arange(64) + shift, {}) for shift in (0, 64)]
+    launched = [runner.launch(batch, 0.1 * i, i, key=i) for i, batch in enumerate(rows)]
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(launched))
+    assert len(jax.tree.leaves(launched[0])) == 2
+    assert [result.nfev > 0 for result in runner.fetch(launched)] == [True, True]
+    assert runner._update._cache_size() == 1
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_steps_of_a_device_are_fetched_when_they_are_needed(tmp_path, monkeypatch, waits):
+    """Once an epoch; a budget asks for the evaluations of every step. The numbers are the same."""
+    monkeypatch.setattr(training, "FETCH_S", float("inf"))
+    chosen = {"backend": "torch", "weights": {"error": "nfe:20"} if waits else {}}
+    ends = []
+    for name in ("waiting", "ahead"):
+        session = run(tmp_path / name, **chosen)
+        task = session.recipe.task(session.settings)
+        trainer = Trainer(session.recipe, session.settings, task, session.folder, session.runs[0])
+        fetch, fetched = trainer.runner.fetch, []
+        trainer.runner.fetch = lambda all_, fetch=fetch, to=fetched: (
+            to.append(len(all_)) or fetch(all_)
+        )
+        trainer.runner.asynchronous = name == "ahead"
+        result = trainer.train(Listener(), Interrupt())
+        if name == "ahead":
+            assert [count for count in fetched if count] == ([1] * 40 if waits else [20, 20])
+        ends.append((without_times(vars(result)), trainer.records[-1]["loss"]))
+    assert ends[0] == ends[1]
+
+
 def run(path, **chosen):
     return Session.create("digits", path, **{**SMALL, "regularizers": ("error",), **chosen})
 

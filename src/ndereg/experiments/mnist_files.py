@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,20 +53,31 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> Arrays:
                 f"expected x_{part} (N, rows, columns) and y_{part} (N,) in {found}, received "
                 f"{images.shape} and {labels.shape}"
             )
-        if not (labels.min() >= 0 and labels.max() <= 9):
+        for name in (f"x_{part}", f"y_{part}"):
+            if arrays[name].dtype.kind not in "ui":
+                raise ValueError(
+                    f"expected whole numbers in {name} of {found}, pixels from 0 to 255, received "
+                    f"{arrays[name].dtype}"
+                )
+        if labels.min() < 0 or labels.max() > 9:
             raise ValueError(f"expected labels from 0 to 9 in {found}, received others")
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        raise ValueError(
+            f"expected images of one size in {found}, received {arrays['x_train'].shape[1:]} to "
+            f"train on and {arrays['x_test'].shape[1:]} to test"
+        )
     return arrays
 
 
 def _read_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in ARRAYS}
     except KeyError as error:
         raise ValueError(
             f"expected the arrays {', '.join(ARRAYS)} in {path}, received none named {error}"
         ) from None
-    except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"expected an .npz file, received {path}: {error}") from error
 
 
@@ -78,7 +90,10 @@ def _read_idx_file(folder: Path, stem: str) -> np.ndarray:
     plain, packed = folder / stem, folder / f"{stem}.gz"
     if not (plain.exists() or packed.exists()):
         raise ValueError(f"expected {stem} or {stem}.gz in {folder}, received neither")
-    data = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+    try:
+        data = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"expected {stem} or {stem}.gz in {folder}, received {error}") from error
     rank = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
     shape = tuple(np.frombuffer(data[4 : 4 + 4 * rank], ">i4").tolist())
     if rank == 0 or len(data) != 4 + 4 * rank + int(np.prod(shape)):

@@ -51,6 +51,9 @@ class Settings:
     rtol: float = 1e-6
     atol: float = 1e-6
     epochs: int = 100
+    steps: int | None = None
+    """Optimizer steps, instead of ``epochs``: rounded to whole epochs, so that a training is as
+    long whatever part of the data is at hand."""
     batch_size: int = 256
     optimizer: str = "adam"
     learning_rate: float = 1e-3
@@ -74,9 +77,10 @@ class Settings:
             raise ValueError(
                 f"expected a backend among {_names(BACKENDS)}, received {self.backend!r}"
             )
-        for name in ("epochs", "batch_size", "evaluate_every", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, received {getattr(self, name)}")
+        for name in ("epochs", "steps", "batch_size", "evaluate_every", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name} >= 1, received {value}")
         for name in ("learning_rate", "rtol", "atol"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"expected {name} > 0, received {getattr(self, name)}")
@@ -164,9 +168,18 @@ class Task(ABC):
         """Return more keywords for the solve, such as ``t_eval``."""
         return {}
 
+    def draws(self, count: int, random: np.random.Generator) -> Batch:
+        """Return what a batch of ``count`` samples needs of noise, to stand beside its rows."""
+        return {}
+
     def batch(self, indices: np.ndarray, random: np.random.Generator) -> Batch:
-        """Return a training batch; ``random`` is for whatever noise the loss needs."""
-        return {name: array[indices] for name, array in self.train.items()}
+        """Return a training batch: rows of ``train``, and the draws.
+
+        A task whose batches are something else overrides this. Its batches are then made on the
+        host, and moved at every step; the rows of ``train`` are moved to a device once.
+        """
+        rows = {name: array[indices] for name, array in self.train.items()}
+        return rows | self.draws(len(indices), random)
 
     @abstractmethod
     def init(self, seed: int) -> Parameters:
@@ -234,7 +247,9 @@ class Recipe(ABC):
         known = {field.name for field in dataclasses.fields(self.settings_type)}
         if unknown := sorted(chosen.keys() - known):
             raise ValueError(f"recipe {self.name!r} has no option {_names(unknown)}")
-        fixed = self.presets[preset]
+        fixed = dict(self.presets[preset])
+        if "epochs" in chosen:
+            fixed.pop("steps", None)
         settings = self.settings_type(**{**fixed, **chosen})
         weights = fixed.get("weights", {}).items()
         weights = {name: weight for name, weight in weights if name in settings.regularizers}

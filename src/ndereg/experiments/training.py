@@ -32,6 +32,9 @@ PREDICTIONS = 20
 CHECKPOINT_S = 2.0
 """Least seconds between two checkpoints; they are written at the end of an epoch."""
 
+FETCH_S = 0.1
+"""Seconds of steps that a device may be ahead of what is shown and checked."""
+
 Trace = dict[str, list[Any]]
 
 
@@ -116,7 +119,15 @@ class Trainer:
         self.folder, self.run = folder, run
         self.samples = len(next(iter(task.train.values())))
         self.steps_per_epoch = self.samples // settings.batch_size
-        self.steps = self.steps_per_epoch * settings.epochs
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"expected a batch size of at most {self.samples}, the training set, received "
+                f"{settings.batch_size}; try a smaller --batch-size"
+            )
+        self.epochs = settings.epochs
+        if settings.steps is not None:
+            self.epochs = max(1, round(settings.steps / self.steps_per_epoch))
+        self.steps = self.steps_per_epoch * self.epochs
         self.schedule = recipe.weight(settings, run.regularizer, self.steps)
         self.progress = Progress()
         if isinstance(self.schedule, NFEBudget):
@@ -127,6 +138,13 @@ class Trainer:
 
         penalized = recipe.regularizers[run.regularizer]
         self.runner = make_runner(task, penalized, settings, task.init(run.seed))
+        self.data = None if type(task).batch is not Task.batch else self.runner.place(task.train)
+        self.test = self.runner.place(task.test)
+        whole = task.counted is task.test
+        self.counted = self.test if whole else self.runner.place(task.counted)
+        self.order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        self.launched: list[Any] = []
+        self.fetched_at = 0.0
         self.compile_s = 0.0
         self.before: Trace = {}
 
@@ -136,8 +154,8 @@ class Trainer:
         Whatever is wrong with the settings shows here at the latest.
         """
         self.compile_s = _seconds(lambda: self.runner.warm_up(self._batch(0)))
-        self.compile_s += _seconds(lambda: self.runner.predict(self.task.counted))
-        self.before = _trace(self.runner.record(self.task.counted))
+        self.compile_s += _seconds(lambda: self.runner.predict(self.counted))
+        self.before = _trace(self.runner.record(self.counted))
 
     def train(self, listener: Listener, interrupt: Interrupt) -> Result:
         """Train to the end, after :meth:`prepare`.
@@ -151,29 +169,48 @@ class Trainer:
         saved = -math.inf
         listener.started(self.run, self.steps, self.progress.step)
         while self.progress.step < self.steps:
-            if interrupt.requested:
-                self._checkpoint()
-                raise Interrupted(self.run.name)
-            self._step(listener)
+            self._train_epoch(listener, interrupt)
             if self.progress.step % self.steps_per_epoch == 0:
                 self.records.append(self._end_epoch(listener))
-                if time.monotonic() - saved > CHECKPOINT_S:
-                    self._checkpoint()
-                    saved = time.monotonic()
+            if interrupt.requested or time.monotonic() - saved > CHECKPOINT_S:
+                self._checkpoint()
+                saved = time.monotonic()
+            if interrupt.requested:
+                raise Interrupted(self.run.name)
         result = self._finish()
         listener.finished(self.run, result)
         return result
 
-    def _batch(self, step: int) -> dict[str, np.ndarray]:
+    def _train_epoch(self, listener: Listener, interrupt: Interrupt) -> None:
+        """Make the steps to the end of the epoch, or until a stop is requested.
+
+        A step of a device is launched before the one before it has ended; that a loss is not
+        finite is then noticed a little later, and before the next checkpoint.
+        """
+        start, start_cpu = time.perf_counter(), time.process_time()
+        self.fetched_at = start
+        end = (self.progress.step // self.steps_per_epoch + 1) * self.steps_per_epoch
+        while self.progress.step < end and not interrupt.requested:
+            self._step(listener)
+        self._fetch(listener)
+        self.progress.train_s += time.perf_counter() - start
+        self.progress.train_cpu_s += time.process_time() - start_cpu
+
+    def _batch(self, step: int) -> Any:
         """Return the batch of a step: a function of the seed and the step alone.
 
         What is left of an epoch after the last whole batch is dropped: one batch shape is compiled.
         """
         epoch, index = divmod(step, self.steps_per_epoch)
-        order = stream(self.run.seed, f"epoch.{epoch}").permutation(self.samples)
+        if self.order[0] != epoch:
+            order = stream(self.run.seed, f"epoch.{epoch}").permutation(self.samples)
+            self.order = (epoch, order)
         size = self.settings.batch_size
+        chosen = self.order[1][index * size : (index + 1) * size]
         noise = stream(self.run.seed, f"step.{step}")
-        return self.task.batch(order[index * size : (index + 1) * size], noise)
+        if self.data is None:
+            return self.runner.place(self.task.batch(chosen, noise))
+        return self.runner.rows(self.data, chosen, self.task.draws(size, noise))
 
     def _key(self, step: int) -> int:
         """Return what the random choices of a step's solve are made from, whatever came before."""
@@ -185,21 +222,29 @@ class Trainer:
 
     def _step(self, listener: Listener) -> None:
         step = self.progress.step
-        batch, weight = self._batch(step), self._weight(step)
-        start, start_cpu = time.perf_counter(), time.process_time()
-        result = self.runner.step(batch, weight, step, self._key(step))
-        self.progress.train_s += time.perf_counter() - start
-        self.progress.train_cpu_s += time.process_time() - start_cpu
-        if not np.isfinite(result.loss):
-            raise RuntimeError(
-                f"the loss of run {self.run.name!r} became {result.loss} at step {step}; try a "
-                "smaller --learning-rate or a smaller --weight"
-            )
-        self.progress.add(result)
-        if isinstance(self.schedule, NFEBudget):
-            self.progress.adapted = self.schedule.update(weight, result.nfev)
+        weight = self._weight(step)
+        launched = self.runner.launch(self._batch(step), weight, step, self._key(step))
+        self.launched.append(launched)
         self.progress.step += 1
-        listener.stepped(self.run, step // self.steps_per_epoch + 1, result)
+        waits = self.runner.asynchronous and not isinstance(self.schedule, NFEBudget)
+        if not waits or time.perf_counter() - self.fetched_at > FETCH_S:
+            self._fetch(listener)
+
+    def _fetch(self, listener: Listener) -> None:
+        """Wait for the launched steps, and count them."""
+        first = self.progress.step - len(self.launched)
+        for step, result in enumerate(self.runner.fetch(self.launched), start=first):
+            if not np.isfinite(result.loss):
+                raise RuntimeError(
+                    f"the loss of run {self.run.name!r} became {result.loss} at step {step}; try "
+                    "a smaller --learning-rate or a smaller --weight"
+                )
+            self.progress.add(result)
+            if isinstance(self.schedule, NFEBudget):
+                self.progress.adapted = self.schedule.update(self.progress.adapted, result.nfev)
+            listener.stepped(self.run, step // self.steps_per_epoch + 1, result)
+        self.launched = []
+        self.fetched_at = time.perf_counter()
 
     def _end_epoch(self, listener: Listener) -> dict[str, Any]:
         progress = self.progress
@@ -215,7 +260,7 @@ class Trainer:
             "train_s": progress.train_s,
         }
         progress.sums = {}
-        if epoch % self.settings.evaluate_every == 0 or epoch == self.settings.epochs:
+        if epoch % self.settings.evaluate_every == 0 or epoch == self.epochs:
             scores, nfev = self._evaluate()
             record |= {f"test_{name}": value for name, value in scores.items()}
             record["test_nfev"] = nfev
@@ -225,9 +270,9 @@ class Trainer:
     def _evaluate(self) -> tuple[dict[str, float], int]:
         """Return the scores on the test set, and the evaluations of its counted part's solve."""
         task = self.task
-        output, nfev = self.runner.predict(task.test)
+        output, nfev = self.runner.predict(self.test)
         if task.counted is not task.test:
-            _, nfev = self.runner.predict(task.counted)
+            _, nfev = self.runner.predict(self.counted)
         return task.scores(output, task.test), nfev
 
     def _checkpoint(self) -> None:
@@ -259,7 +304,7 @@ class Trainer:
         self.folder.write_metrics([*self.others, *self.records])
         runner = self.runner
         scores, nfev = self._evaluate()
-        times = [_seconds(lambda: runner.predict(self.task.counted)) for _ in range(PREDICTIONS)]
+        times = [_seconds(lambda: runner.predict(self.counted)) for _ in range(PREDICTIONS)]
         layer = self.task.layer(self.settings)
         save(Model(layer, unflatten(runner.params())), self.folder.model(self.run.name))
         return Result(
@@ -272,7 +317,7 @@ class Trainer:
             predict_s=statistics.median(times),
             compile_s=self.compile_s,
             before=self.before,
-            after=_trace(runner.record(self.task.counted)),
+            after=_trace(runner.record(self.counted)),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ class StepResult:
 class Runner(ABC):
     """Holds parameters and optimizer state on one backend, and moves them.
 
+    Wherever a batch is expected, one of NumPy arrays is moved to the device, and one that
+    :meth:`place` or :meth:`rows` returned is there already.
+
     Parameters
     ----------
     task : Task
@@ -38,41 +42,72 @@ class Runner(ABC):
         Initial values, NumPy arrays.
     """
 
+    asynchronous = False
+    """Whether a step is still running when :meth:`launch` returns."""
+
     def __init__(
         self, task: Task, regularizer: Regularizer | None, settings: Settings, params: Parameters
     ) -> None:
         self.task = task
         self.regularizer = regularizer
         self.settings = settings
-        self.options: dict[str, Any] = {
-            "method": settings.method,
-            "rtol": settings.rtol,
-            "atol": settings.atol,
-            **task.solve_options(),
-        }
+        self.options: dict[str, Any] = {"method": settings.method, **task.solve_options()}
         self.start(params)
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """The tolerances of the training, as keywords of the solve."""
+        return {"rtol": self.settings.rtol, "atol": self.settings.atol}
 
     @abstractmethod
     def start(self, params: Parameters) -> None:
         """Take over ``params`` and begin a new optimizer state."""
 
-    @abstractmethod
-    def warm_up(self, batch: Batch) -> None:
-        """Compile what :meth:`step` runs, and change nothing."""
+    def place(self, batch: Batch) -> Any:
+        """Return arrays where the solves run."""
+        return batch
+
+    def rows(self, data: Any, indices: np.ndarray, draws: Batch) -> Any:
+        """Return the batch of some rows of ``data``, which is placed, and ``draws`` beside them."""
+        return {name: array[indices] for name, array in data.items()} | draws
 
     @abstractmethod
-    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> StepResult:
+    def warm_up(self, batch: Any) -> None:
+        """Compile what :meth:`launch` runs, and change nothing."""
+
+    @abstractmethod
+    def launch(self, batch: Any, weight: float, step: int, key: int = 0) -> Any:
         """Make optimizer step number ``step`` on ``objective + weight * penalty``.
 
-        ``key``, an integer below 2**31, is what the solve's random choices are made from.
+        ``key``, an integer below 2**31, is what the solve's random choices are made from. Returns
+        what :meth:`fetch` makes a result of; where that is on a device, nothing waits for it.
+        """
+
+    def fetch(self, launched: Sequence[Any]) -> list[StepResult]:
+        """Return the results of launched steps, when they are there.
+
+        Raises
+        ------
+        RuntimeError
+            If a solve failed.
+        """
+        return list(launched)
+
+    def step(self, batch: Any, weight: float, step: int, key: int = 0) -> StepResult:
+        """Make one optimizer step and wait for its result."""
+        return self.fetch([self.launch(batch, weight, step, key)])[0]
+
+    @abstractmethod
+    def predict(
+        self, batch: Any, rtol: float | None = None, atol: float | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Return the prediction and its number of function evaluations, one solve for the batch.
+
+        Without tolerances, at those of the training.
         """
 
     @abstractmethod
-    def predict(self, batch: Batch) -> tuple[np.ndarray, int]:
-        """Return the prediction and its number of function evaluations, one solve for the batch."""
-
-    @abstractmethod
-    def record(self, batch: Batch) -> dict[str, np.ndarray]:
+    def record(self, batch: Any) -> dict[str, np.ndarray]:
         """Return the solver's attempted steps on this batch: t, h, error, stiffness, accepted."""
 
     @abstractmethod

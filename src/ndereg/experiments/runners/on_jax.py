@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -23,7 +25,13 @@ OPTIMIZERS = {
 
 
 class Runner(base.Runner):
-    """See :class:`ndereg.experiments.runners.base.Runner`."""
+    """See :class:`ndereg.experiments.runners.base.Runner`.
+
+    The training data stay on the device, a step is dispatched without waiting for the one before,
+    and its numbers come back when they are asked for, in two arrays.
+    """
+
+    asynchronous = True
 
     def start(self, params: Parameters) -> None:
         """Take over ``params`` and begin a new optimizer state."""
@@ -38,6 +46,15 @@ class Runner(base.Runner):
         self.optimizer_state = jax.device_put(self.optimizer.init(self.tree), self.device)
         self._update = jax.jit(self._update_of)
         self._predict = jax.jit(self._predict_of)
+        self._take = jax.jit(_take)
+
+    def place(self, batch: Batch) -> Any:
+        """Return arrays on the device."""
+        return jax.device_put(batch, self.device)
+
+    def rows(self, data: Any, indices: np.ndarray, draws: Batch) -> Any:
+        """Return the batch of some rows of ``data``; only indices and draws are moved."""
+        return self._take(data, indices) | draws
 
     def _loss(self, params: Any, batch: Any, weight: Any, step: Any, key: Any) -> tuple[Any, Any]:
         y0, context = self.task.encode(params, batch)
@@ -49,43 +66,49 @@ class Runner(base.Runner):
             regularizer=self.regularizer,
             key=key,
             throw=False,
+            **self.tolerances,
             **self.options,
         )
         objective = self.task.loss(params, sol.ys, context, batch, step)
         loss = objective + weight * sol.penalty
-        return loss, (objective, sol.penalty, sol.stats.nfev, sol.status)
+        numbers = jnp.stack([loss, objective, jnp.asarray(sol.penalty, loss.dtype)])
+        return loss, (numbers, jnp.stack([sol.stats.nfev, sol.status]))
 
     def _update_of(
-        self, params: Any, state: Any, batch: Any, weight: Any, step: Any, key: Any
+        self, params: Any, state: Any, batch: Any, weight: Any, step: Any, seed: Any
     ) -> Any:
-        (loss, parts), gradient = jax.value_and_grad(self._loss, has_aux=True)(
+        # The key is made here, of a traced integer: made outside, it would be a dispatch more, and
+        # a plain integer would be compiled in and every step be compiled anew.
+        key = jax.random.key(seed)
+        (_, numbers), gradient = jax.value_and_grad(self._loss, has_aux=True)(
             params, batch, weight, step, key
         )
         updates, state = self.optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, (loss, *parts)
+        return optax.apply_updates(params, updates), state, numbers
 
-    def _advance(
-        self, batch: Batch, weight: float, step: int, key: int
-    ) -> tuple[Any, Any, base.StepResult]:
-        # A key of JAX is traced: an integer would be compiled in, and every step be compiled anew.
-        traced = jax.device_put(jax.random.key(key), self.device)
-        data = jax.device_put(batch, self.device)
-        params, state, parts = self._update(
-            self.tree, self.optimizer_state, data, np.float32(weight), np.int32(step), traced
-        )
-        loss, objective, penalty, nfev, status = jax.device_get(parts)
-        _raise_if_failed(status)
-        result = base.StepResult(float(loss), float(objective), float(penalty), int(nfev))
-        return params, state, result
+    def _advance(self, batch: Any, weight: float, step: int, key: int) -> tuple[Any, Any, Any]:
+        # Arrays that are placed and arrays that are not would be compiled for separately.
+        if any(isinstance(array, np.ndarray) for array in batch.values()):
+            batch = self.place(batch)
+        scalars = np.float32(weight), np.int32(step), np.int32(key)
+        return self._update(self.tree, self.optimizer_state, batch, *scalars)
 
-    def warm_up(self, batch: Batch) -> None:
-        """Compile what :meth:`step` runs, and change nothing."""
-        self._advance(batch, 0.0, 0, 0)
+    def warm_up(self, batch: Any) -> None:
+        """Compile what :meth:`launch` runs, and change nothing."""
+        self.fetch([self._advance(batch, 0.0, 0, 0)[2]])
 
-    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
-        """Make one optimizer step."""
-        self.tree, self.optimizer_state, result = self._advance(batch, weight, step, key)
-        return result
+    def launch(self, batch: Any, weight: float, step: int, key: int = 0) -> Any:
+        """Dispatch one optimizer step."""
+        self.tree, self.optimizer_state, numbers = self._advance(batch, weight, step, key)
+        return numbers
+
+    def fetch(self, launched: Sequence[Any]) -> list[base.StepResult]:
+        """Return the results of dispatched steps, when they are there."""
+        results = []
+        for numbers, (nfev, status) in jax.device_get(list(launched)):
+            _raise_if_failed(status)
+            results.append(base.StepResult(*map(float, numbers), int(nfev)))
+        return results
 
     def _solve(self, params: Any, batch: Any, **more: Any) -> tuple[Any, Any]:
         y0, context = self.task.encode(params, batch)
@@ -94,20 +117,23 @@ class Runner(base.Runner):
         )
         return sol, self.task.decode(params, sol.ys, context)
 
-    def _predict_of(self, params: Any, batch: Any) -> tuple[Any, Any, Any]:
-        sol, output = self._solve(params, batch, throw=False)
+    def _predict_of(self, params: Any, batch: Any, rtol: Any, atol: Any) -> tuple[Any, Any, Any]:
+        sol, output = self._solve(params, batch, rtol=rtol, atol=atol, throw=False)
         return output, sol.stats.nfev, sol.status
 
-    def predict(self, batch: Batch) -> tuple[np.ndarray, int]:
+    def predict(
+        self, batch: Any, rtol: float | None = None, atol: float | None = None
+    ) -> tuple[np.ndarray, int]:
         """Return the prediction and its number of function evaluations."""
-        results = self._predict(self.tree, jax.device_put(batch, self.device))
+        chosen = (rtol or self.settings.rtol, atol or self.settings.atol)
+        results = self._predict(self.tree, self.place(batch), *map(np.float32, chosen))
         output, nfev, status = jax.device_get(results)
         _raise_if_failed(status)
         return output, int(nfev)
 
-    def record(self, batch: Batch) -> dict[str, np.ndarray]:
+    def record(self, batch: Any) -> dict[str, np.ndarray]:
         """Return the solver's attempted steps on this batch."""
-        sol, _ = self._solve(self.tree, jax.device_put(batch, self.device), record=True)
+        sol, _ = self._solve(self.tree, self.place(batch), record=True, **self.tolerances)
         return base.recorded(sol.steps)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -125,6 +151,10 @@ class Runner(base.Runner):
         leaves, structure = jax.tree.flatten(self.optimizer_state)
         saved = [state[f"optimizer.{index}"] for index in range(len(leaves))]
         self.optimizer_state = jax.device_put(jax.tree.unflatten(structure, saved), self.device)
+
+
+def _take(data: Any, indices: Any) -> Any:
+    return {name: array[indices] for name, array in data.items()}
 
 
 def _raise_if_failed(status: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from typing import Any
 
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401, loads the BLAS that Numba calls
@@ -50,6 +51,7 @@ class Runner(base.Runner):
             params["field"],
             regularizer=self.regularizer,
             key=key,
+            **self.tolerances,
             **self.options,
         )
         objective, bars = self.task.loss_vjp(params, sol.ys, context, batch, step)
@@ -67,10 +69,10 @@ class Runner(base.Runner):
         return result, flatten(gradient)
 
     def warm_up(self, batch: Batch) -> None:
-        """Compile what :meth:`step` runs, and change nothing."""
+        """Compile what :meth:`launch` runs, and change nothing."""
         self._gradient(batch, 0.0, 0, 0)
 
-    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
+    def launch(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
         """Make one optimizer step."""
         result, gradient = self._gradient(batch, weight, step, key)
         optimizer = dataclasses.replace(self.optimizer, learning_rate=self.settings.rate(step))
@@ -79,21 +81,26 @@ class Runner(base.Runner):
         )
         return result
 
-    def predict(self, batch: Batch) -> tuple[np.ndarray, int]:
-        """Return the prediction and its number of function evaluations."""
+    def _solve(self, batch: Batch, **more: Any) -> tuple[Any, Any]:
         params = unflatten(self.flat)
         y0, context = self.task.encode(params, batch)
         with _BLAS.limit(limits=self.settings.threads):
-            sol = nde.solve(self.task.field, self.task.t_span, y0, params["field"], **self.options)
-            return self.task.decode(params, sol.ys, context), int(sol.stats.nfev)
+            sol = nde.solve(
+                self.task.field, self.task.t_span, y0, params["field"], **self.options, **more
+            )
+            return sol, self.task.decode(params, sol.ys, context)
+
+    def predict(
+        self, batch: Batch, rtol: float | None = None, atol: float | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Return the prediction and its number of function evaluations."""
+        chosen = {"rtol": rtol or self.settings.rtol, "atol": atol or self.settings.atol}
+        sol, output = self._solve(batch, **chosen)
+        return output, int(sol.stats.nfev)
 
     def record(self, batch: Batch) -> dict[str, np.ndarray]:
         """Return the solver's attempted steps on this batch."""
-        params = unflatten(self.flat)
-        y0, _ = self.task.encode(params, batch)
-        sol = nde.solve(
-            self.task.field, self.task.t_span, y0, params["field"], record=True, **self.options
-        )
+        sol, _ = self._solve(batch, record=True, **self.tolerances)
         return base.recorded(sol.steps)
 
     def state(self) -> dict[str, np.ndarray]:

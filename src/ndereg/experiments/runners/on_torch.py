@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ class Runner(base.Runner):
                 f"device {self.settings.device!r} is not available to PyTorch: {error}"
             ) from error
         torch.set_num_threads(self.settings.threads)
+        self.asynchronous = self.device.type != "cpu"
         self.flat = {
             name: self._tensor(value).requires_grad_() for name, value in flatten(params).items()
         }
@@ -42,12 +44,18 @@ class Runner(base.Runner):
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, device=self.device)
 
-    def _tensors(self, batch: Batch) -> dict[str, torch.Tensor]:
-        return {name: self._tensor(array) for name, array in batch.items()}
+    def place(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Return tensors on the device; on the CPU they share the arrays' memory."""
+        return {name: torch.as_tensor(value, device=self.device) for name, value in batch.items()}
 
-    def _backward(self, batch: Batch, weight: float, step: int, key: int) -> base.StepResult:
+    def rows(self, data: Any, indices: np.ndarray, draws: Batch) -> Any:
+        """Return the batch of some rows of ``data``; only indices and draws are moved."""
+        chosen = torch.as_tensor(indices, device=self.device)
+        return {name: value[chosen] for name, value in data.items()} | self.place(draws)
+
+    def _backward(self, batch: Any, weight: float, step: int, key: int) -> tuple[Any, int]:
         params = unflatten(self.flat)
-        data = self._tensors(batch)
+        data = self.place(batch)
         y0, context = self.task.encode(params, data)
         sol = nde.solve(
             self.task.field,
@@ -56,49 +64,53 @@ class Runner(base.Runner):
             params["field"],
             regularizer=self.regularizer,
             key=key,
+            **self.tolerances,
             **self.options,
         )
         objective = self.task.loss(params, sol.ys, context, data, step)
         loss = objective + weight * sol.penalty
         self.optimizer.zero_grad()
         loss.backward()
-        return base.StepResult(
-            loss=loss.item(),
-            objective=objective.item(),
-            penalty=sol.penalty.item(),
-            nfev=int(sol.stats.nfev),
-        )
+        numbers = torch.stack([loss, objective, sol.penalty.to(loss.dtype)]).detach()
+        return numbers, int(sol.stats.nfev)
 
-    def warm_up(self, batch: Batch) -> None:
-        """Run once what :meth:`step` runs, and change nothing."""
+    def warm_up(self, batch: Any) -> None:
+        """Run once what :meth:`launch` runs, and change nothing."""
         self._backward(batch, 0.0, 0, 0)
 
-    def step(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
+    def launch(self, batch: Any, weight: float, step: int, key: int = 0) -> tuple[Any, int]:
         """Make one optimizer step."""
-        result = self._backward(batch, weight, step, key)
+        launched = self._backward(batch, weight, step, key)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(step)
         self.optimizer.step()
-        return result
+        return launched
 
-    def _solve(self, batch: Batch, **more: Any) -> tuple[Any, Any]:
+    def fetch(self, launched: Sequence[Any]) -> list[base.StepResult]:
+        """Return the results of the steps; on a GPU their losses are waited for here."""
+        return [base.StepResult(*numbers.tolist(), nfev) for numbers, nfev in launched]
+
+    def _solve(self, batch: Any, **more: Any) -> tuple[Any, Any]:
         params = unflatten(self.flat)
-        y0, context = self.task.encode(params, self._tensors(batch))
+        y0, context = self.task.encode(params, self.place(batch))
         sol = nde.solve(
             self.task.field, self.task.t_span, y0, params["field"], **self.options, **more
         )
         return sol, self.task.decode(params, sol.ys, context)
 
     @torch.no_grad()
-    def predict(self, batch: Batch) -> tuple[np.ndarray, int]:
+    def predict(
+        self, batch: Any, rtol: float | None = None, atol: float | None = None
+    ) -> tuple[np.ndarray, int]:
         """Return the prediction and its number of function evaluations."""
-        sol, output = self._solve(batch)
+        chosen = {"rtol": rtol or self.settings.rtol, "atol": atol or self.settings.atol}
+        sol, output = self._solve(batch, **chosen)
         return output.cpu().numpy(), int(sol.stats.nfev)
 
     @torch.no_grad()
-    def record(self, batch: Batch) -> dict[str, np.ndarray]:
+    def record(self, batch: Any) -> dict[str, np.ndarray]:
         """Return the solver's attempted steps on this batch."""
-        sol, _ = self._solve(batch, record=True)
+        sol, _ = self._solve(batch, record=True, **self.tolerances)
         return base.recorded(sol.steps)
 
     def state(self) -> dict[str, np.ndarray]:
