@@ -150,7 +150,7 @@ class NFEBudget:
 
     def update(self, weight: float, nfev: float) -> float:
         """Return the weight of the next step, after a step with ``weight`` took ``nfev``."""
-        changed = weight * (float(nfev) / self.target) ** self.gain
+        changed = weight * math.pow(float(nfev) / self.target, self.gain)
         return min(max(changed, self.smallest), self.largest)
 
 
