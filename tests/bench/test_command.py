@@ -6,7 +6,7 @@ import json
 
 from typer.testing import CliRunner
 
-from ndereg.bench import machine
+from ndereg import machine
 from ndereg.cli import app
 
 

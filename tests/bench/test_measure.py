@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from ndereg.bench import machine, problems, report
+from ndereg import machine
+from ndereg.bench import problems, report
 from ndereg.bench.job import Answer, Job, Prepared, Solver, Unavailable, Work
 from ndereg.bench.measure import Row, Timing, compare, timed
 from ndereg.bench.run import PartResult, figure

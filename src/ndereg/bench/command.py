@@ -45,7 +45,8 @@ def bench(
     results: Results = RESULTS,
 ) -> None:
     """Time ndereg beside the installed peers, at matched methods and tolerances."""
-    from ndereg.bench import machine, report
+    from ndereg import machine
+    from ndereg.bench import report
     from ndereg.bench.run import run_suite
     from ndereg.bench.suites import FRAMEWORKS, SUITES
 

@@ -283,9 +283,12 @@ class Recipe(ABC):
         self, settings: Settings, name: str, steps: int
     ) -> Callable[[float], float] | NFEBudget:
         """Return the weight of regularizer ``name`` over a training of ``steps`` steps."""
-        if name in settings.weights:
-            return parse_weight(settings.weights[name], settings.schedule, steps)
-        return parse_weight(self.regularizers[name].weight, "exponential", steps)
+        schedule = settings.schedule if name in settings.weights else "exponential"
+        return parse_weight(self.written_weight(settings, name), schedule, steps)
+
+    def written_weight(self, settings: Settings, name: str) -> str:
+        """Return the weight of regularizer ``name`` as it is written on the command line."""
+        return settings.weights.get(name, self.regularizers[name].weight)
 
 
 def _names(names: Any) -> str:

@@ -15,6 +15,7 @@ from ndereg.experiments.recipe import Recipe, Settings
 from ndereg.experiments.report import write_report
 from ndereg.experiments.storage import RunFolder, write_json
 from ndereg.experiments.training import Listener, Result, Run, Trainer
+from ndereg.machine import describe
 
 _VERSIONS = {"numpy": ("numpy", "numba"), "torch": ("torch",), "jax": ("jax", "optax")}
 
@@ -118,6 +119,7 @@ class Session:
                 "preset": self.preset,
                 "settings": dataclasses.asdict(self.settings),
                 "versions": _versions(self.settings.backend),
+                "machine": describe(self.settings.device),
             }
             write_json(self.folder.config, config)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ndereg.experiments.interrupt import Interrupt
+from ndereg.experiments.precision import Curve, work_precision
 from ndereg.experiments.recipe import Recipe, Settings, Task
 from ndereg.experiments.runners import runner as make_runner
 from ndereg.experiments.runners.base import StepResult
@@ -74,6 +75,14 @@ class Result:
     before: Trace
     after: Trace
     train_cpu_s: float = 0.0
+    weight: str = ""
+    """As it is written on the command line."""
+    steps: int = 0
+    """Optimizer steps that were made."""
+    samples: int = 0
+    """Of the training data."""
+    precision: Curve = field(default_factory=list)
+    """See :func:`ndereg.experiments.precision.work_precision`."""
 
 
 @dataclass
@@ -318,6 +327,10 @@ class Trainer:
             compile_s=self.compile_s,
             before=self.before,
             after=_trace(runner.record(self.counted)),
+            weight=self.recipe.written_weight(self.settings, self.run.regularizer),
+            steps=self.progress.step,
+            samples=self.samples,
+            precision=work_precision(self.task, runner, self.counted),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -29,19 +30,17 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": versions,
-        "device": _gpu() if device == "cuda" else None,
+        "device": None if device == "cpu" else _gpu(),
     }
 
 
 def _gpu() -> str:
-    try:
-        import torch
+    """Name the GPU by the framework that is in use; asking another one would start it there."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return str(sys.modules["torch"].cuda.get_device_name())
+    import jax
 
-        return str(torch.cuda.get_device_name())
-    except ImportError:
-        import jax
-
-        return str(jax.devices("cuda")[0].device_kind)
+    return str(jax.devices("cuda")[0].device_kind)
 
 
 def _processor() -> str:
