@@ -5,20 +5,24 @@ import json
 import numpy as np
 import pytest
 
+from ndereg import ops
 from ndereg.models import (
     MLP,
     Activation,
     Affine,
     Augmentation,
     Convolutional,
+    LatentGRU,
+    Leading,
     NeuralODE,
+    Power,
     Recurrent,
     Reduction,
     Sequential,
     from_description,
 )
 from ndereg.models.activations import ACTIVATIONS
-from ndereg.models.differentiation import Differentiated
+from ndereg.models.differentiation import Differentiated, DifferentiatedScan
 from ndereg.models.layer import TYPES
 from ndereg.models.parameters import flatten, map_leaves, stream, unflatten
 
@@ -41,6 +45,9 @@ LAYERS = {
     "gru": (Recurrent(2, 3), (4, 6, 2)),
     "gru backwards": (Recurrent(2, 3, reverse=True, activation="sigmoid"), (4, 6, 2)),
     "rnn": (Recurrent(2, 3, cell="rnn", reverse=True), (4, 6, 2)),
+    "latent gru": (LatentGRU(channels=2, units=3, latent=2), (4, 6, 5)),
+    "leading": (Leading(2), (4, 3)),
+    "cubes": (Power(3), (4, 3)),
     "sequential": (
         Sequential((MLP((3, 4)), Activation("silu"), Sequential((Affine(4, 2),)))),
         (4, 3),
@@ -273,3 +280,70 @@ def test_arrays_are_drawn_by_their_dotted_names():
     params = Sequential((Activation("relu"), Affine(4, 2))).init(7, "float64", scope="head")
     drawn = stream(7, "head.1.weight").uniform(-0.5, 0.5, (4, 2))
     np.testing.assert_array_equal(params["1"]["weight"], drawn)
+
+
+def test_a_latent_gru_is_left_alone_where_nothing_is_observed():
+    layer = LatentGRU(channels=2, units=3, latent=2)
+    y, params = inputs((4, 6, 5)), layer.init(0, "float64")
+    y[:, :, 2:4] = 1.0
+    expected = layer(0.0, y, params)
+    unseen = np.insert(y, [3, 6], 7.0, axis=1)
+    unseen[:, [3, 7], 2:4] = 0.0
+    np.testing.assert_array_equal(layer(0.0, unseen, params), expected)
+    unseen[0, 3, 2] = 1.0
+    moved = layer(0.0, unseen, params) != expected
+    assert moved[0].all()
+    assert not moved[1:].any()
+
+
+def test_a_latent_gru_by_its_formulas():
+    """Two observations, read backwards, written out."""
+    layer = LatentGRU(channels=1, units=2, latent=2)
+    x, params = np.array([[0.3, 1.0, 0.5], [0.7, 1.0, 0.1]]), layer.init(0, "float64")
+    state = np.zeros(4)
+    for row in x[::-1]:
+        drive = row @ params["input_weight"] + params["bias"]
+        pushed = state @ params["hidden_weight"]
+        hidden = np.tanh(drive + pushed)
+        u, r = (
+            1 / (1 + np.exp(-(part @ params[f"{name}_weight"] + params[f"{name}_bias"])))
+            for name, part in (("update", hidden[:2]), ("reset", hidden[2:4]))
+        )
+        hidden = np.tanh((drive + (np.tile(r, 2) * state) @ params["hidden_weight"])[4:])
+        new = hidden @ params["candidate_weight"] + params["candidate_bias"]
+        state = (1 - np.tile(u, 2)) * new + np.tile(u, 2) * state
+    np.testing.assert_allclose(layer(0.0, x[None], params)[0], state, rtol=1e-12)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_gradient_of_a_scan_is_that_of_its_steps(reverse):
+    def step(carry, x, params):
+        return ops.tanh(carry @ params["weight"]) + params["scale"] * x
+
+    carry, xs = inputs((4, 3)), inputs((5, 4, 3)) + 0.1
+    params = {"weight": inputs((3, 3)), "scale": np.array(0.7)}
+    unrolled = Differentiated(
+        lambda carry, xs, params: ops.scan(
+            lambda c, x: step(c, x, params), carry, xs, reverse=reverse
+        )
+    )
+    expected, expected_pullback = unrolled(carry, xs, params)
+    value, pullback = DifferentiatedScan(step, reverse=reverse)(carry, xs, params)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    bar = cotangent(value.shape)
+    ours = dict(zip("cxp", pullback(bar), strict=True))
+    theirs = dict(zip("cxp", expected_pullback(bar), strict=True))
+    for name, leaf in flatten(theirs).items():
+        np.testing.assert_allclose(flatten(ours)[name], leaf, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (LatentGRU(2, 3, 2), (4, 6, 4), r"shape \(B, T, 5\)"),
+        (Leading(4), (2, 3), "at least 4 entries"),
+    ],
+)
+def test_other_shapes_are_refused(layer, shape, message):
+    with pytest.raises(ValueError, match=message):
+        layer(0.0, inputs(shape), layer.init(0))

@@ -6,7 +6,15 @@ The modules ``torch``, ``equinox``, ``nnx``, ``numpy`` and ``sklearn`` of this p
 
 from ndereg.models.activations import ACTIVATIONS
 from ndereg.models.convolutional import Convolutional
-from ndereg.models.dense import Activation, Affine, Augmentation, Reduction, Sequential
+from ndereg.models.dense import (
+    Activation,
+    Affine,
+    Augmentation,
+    Leading,
+    Power,
+    Reduction,
+    Sequential,
+)
 from ndereg.models.files import load, save
 from ndereg.models.layer import Layer, from_description
 from ndereg.models.mlp import MLP
@@ -14,7 +22,7 @@ from ndereg.models.model import Model
 from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.parameters import Parameters, flatten, unflatten
 from ndereg.models.port import port
-from ndereg.models.recurrent import Recurrent
+from ndereg.models.recurrent import LatentGRU, Recurrent
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,10 +31,13 @@ __all__ = [
     "Affine",
     "Augmentation",
     "Convolutional",
+    "LatentGRU",
     "Layer",
+    "Leading",
     "Model",
     "NeuralODE",
     "Parameters",
+    "Power",
     "Recurrent",
     "Reduction",
     "Sequential",

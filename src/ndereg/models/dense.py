@@ -131,6 +131,78 @@ class Augmentation(Layer):
 
 
 @dataclass(frozen=True)
+class Leading(Layer):
+    """The first entries of the last axis: the mean, where an encoder returns mean and variance.
+
+    Parameters
+    ----------
+    outputs : int
+        How many.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Leading(2)(0.0, np.array([[1.0, 2.0, 3.0]]), {})
+    array([[1., 2.]])
+    """
+
+    type: ClassVar[str] = "leading"
+
+    outputs: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", size("outputs", self.outputs))
+
+    def initial(self) -> dict[str, Any]:
+        """Return nothing: there are no parameters."""
+        return {}
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Cut ``y``."""
+        if y.shape[-1] < self.outputs:
+            raise ValueError(
+                f"expected at least {self.outputs} entries in the last axis, received shape "
+                f"{tuple(y.shape)}; try fewer outputs"
+            )
+        return y[..., : self.outputs]
+
+
+@dataclass(frozen=True)
+class Power(Layer):
+    """Powers of the entries, such as the cubes that the spiral of the neural ODE paper is made of.
+
+    Parameters
+    ----------
+    exponent : int
+        From 1 to 8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Power(3)(0.0, np.array([2.0, -1.0]), {})
+    array([ 8., -1.])
+    """
+
+    type: ClassVar[str] = "power"
+
+    exponent: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exponent", size("exponent", self.exponent, most=8))
+
+    def initial(self) -> dict[str, Any]:
+        """Return nothing: there are no parameters."""
+        return {}
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Evaluate elementwise."""
+        power = y
+        for _ in range(self.exponent - 1):
+            power = power * y
+        return power
+
+
+@dataclass(frozen=True)
 class Reduction(Layer):
     """Images to vectors: the means over all places, or all entries in a row.
 

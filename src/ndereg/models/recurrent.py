@@ -104,3 +104,107 @@ class Recurrent(Layer):
         reset, keep = gates[:, :n], gates[:, n:]
         new = activate(self.activation, both[:, 2 * n :] + (reset - 1.0) * pushed[:, 2 * n :])
         return new + keep * (state - new)
+
+
+@dataclass(frozen=True)
+class LatentGRU(Layer):
+    """The recognition network of latent ODEs: a GRU on a mean and a deviation, read backwards.
+
+    Its gates and its candidate are networks with one hidden layer each, and the state is left as
+    it is where nothing was observed (Y. Rubanova, R. T. Q. Chen, D. Duvenaud, "Latent ODEs for
+    irregularly-sampled time series", NeurIPS 2019, in the form of Pal et al., ICML 2021, where the
+    deviation is not kept positive). With observation ``x`` and state ``s = [mean, deviation]``,
+    ``*`` elementwise::
+
+        u = sigmoid(tanh([x, s] W_u + b_u) V_u + c_u)
+        r = sigmoid(tanh([x, s] W_r + b_r) V_r + c_r)
+        n = tanh([x, (r, r) * s] W_n + b_n) V_n + c_n
+        s = (1 - (u, u)) * n + (u, u) * s
+
+    An observation is ``[values, mask, gap]``: two blocks of ``channels`` entries, the second 1 or
+    0, and the time to the observation that was read before it.
+
+    The arrays are ``input_weight`` and ``hidden_weight`` for the rows of W that belong to x and
+    s, ``bias`` b, with the blocks of u, r, n side by side, and ``update_weight``, ``reset_weight``,
+    ``candidate_weight`` V with their ``_bias`` c.
+
+    Parameters
+    ----------
+    channels : int
+        Values in an observation.
+    units : int
+        Width of the three hidden layers.
+    latent : int
+        Length of the mean, and of the deviation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> encoder = LatentGRU(channels=2, units=8, latent=3)
+    >>> encoder(0.0, np.ones((5, 30, 5)), encoder.init(seed=0)).shape
+    (5, 6)
+    """
+
+    type: ClassVar[str] = "latent_gru"
+
+    channels: int
+    units: int
+    latent: int
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "units", "latent"):
+            object.__setattr__(self, name, size(name, getattr(self, name)))
+
+    def initial(self) -> dict[str, Any]:
+        """Return uniform ``±1 / sqrt(fan_in)``, as ``torch.nn.Linear`` starts."""
+        inputs, state, units = 2 * self.channels + 1, 2 * self.latent, self.units
+        fan = inputs + state
+        groups = {
+            "input_weight": Initial((inputs, 3 * units), fan),
+            "hidden_weight": Initial((state, 3 * units), fan),
+            "bias": Initial((3 * units,), fan),
+        }
+        for name, width in (("update", self.latent), ("reset", self.latent), ("candidate", state)):
+            groups[f"{name}_weight"] = Initial((units, width), units)
+            groups[f"{name}_bias"] = Initial((width,), units)
+        return groups
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Read ``y`` of shape ``(B, T, 2 channels + 1)``, return ``(B, 2 latent)``."""
+        sequence = self.driven(y, params)
+        start = ops.broadcast_to(ops.zeros_like(sequence[0, :, :1]), (y.shape[0], 2 * self.latent))
+        return ops.scan(lambda state, x: self.step(state, x, params), start, sequence, reverse=True)
+
+    def driven(self, y: Any, params: Parameters) -> Any:
+        """Return what :meth:`step` needs of the observations, time first, ``(T, B, 3 units + 1)``.
+
+        It is one product for all times; the last entry says whether there is an observation.
+        """
+        inputs = 2 * self.channels + 1
+        if len(y.shape) != 3 or y.shape[2] != inputs:
+            raise ValueError(
+                f"expected sequences of shape (B, T, {inputs}) with values, mask and gap, received "
+                f"{tuple(y.shape)}; try concat along the last axis"
+            )
+        driven = y @ params["input_weight"] + params["bias"]
+        observed = ops.max(y[:, :, self.channels : -1], axis=2, keepdims=True)
+        return ops.permute_dims(ops.concat([driven, observed], axis=2), (1, 0, 2))
+
+    def step(self, state: Any, x: Any, params: Parameters) -> Any:
+        """Return the state ``(B, 2 latent)`` after one time of what :meth:`driven` returned."""
+        return state + x[:, -1:] * (self._stepped(state, x[:, :-1], params) - state)
+
+    def _stepped(self, state: Any, drive: Any, params: Parameters) -> Any:
+        gates, weight = 2 * self.units, params["hidden_weight"]
+        hidden = ops.tanh(drive[:, :gates] + state @ weight[:, :gates])
+        update, reset = (
+            ops.sigmoid(part @ params[f"{name}_weight"] + params[f"{name}_bias"])
+            for name, part in (
+                ("update", hidden[:, : self.units]),
+                ("reset", hidden[:, self.units :]),
+            )
+        )
+        kept = state * ops.concat([reset, reset], axis=1)
+        hidden = ops.tanh(drive[:, gates:] + kept @ weight[:, gates:])
+        new = hidden @ params["candidate_weight"] + params["candidate_bias"]
+        return new + ops.concat([update, update], axis=1) * (state - new)
