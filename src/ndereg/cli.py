@@ -27,7 +27,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="Which experiment: digits or mnist.")
+    str, typer.Argument(metavar="RECIPE", help="Which experiment: digits, mnist or physionet.")
 ]
 Regularizers = Annotated[
     str | None, typer.Option(help="Rows to train, comma-separated: none,error,stiffness,...")
@@ -53,6 +53,9 @@ LearningRateDecay = Annotated[
 ]
 Data = Annotated[
     str | None, typer.Option(help="Where the recipe's data are; each recipe says what it reads.")
+]
+Times = Annotated[
+    str | None, typer.Option(help="Times of physionet: hourly (default), two-hourly or exact.")
 ]
 EvaluateEvery = Annotated[int | None, typer.Option(help="Epochs from test to test.")]
 Weight = Annotated[
@@ -91,6 +94,7 @@ def compare(
     learning_rate: LearningRate = None,
     learning_rate_decay: LearningRateDecay = None,
     data: Data = None,
+    times: Times = None,
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,
@@ -128,6 +132,7 @@ def train(
     learning_rate: LearningRate = None,
     learning_rate_decay: LearningRateDecay = None,
     data: Data = None,
+    times: Times = None,
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,

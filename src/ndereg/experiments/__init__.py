@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "digits": "ndereg.experiments.digits:Digits",
     "mnist": "ndereg.experiments.mnist:Mnist",
+    "physionet": "ndereg.experiments.physionet:PhysioNet",
 }
 """Recipes by name; a recipe's module is imported when it is asked for."""
 
