@@ -15,6 +15,7 @@ from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Tape, integrate
 from ndereg.backends.interpreter import Runners
+from ndereg.backends.torch.compiled import open_field
 from ndereg.backends.torch.emit import EmittedProgram
 from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.history import Recording, SolveFunction
@@ -148,7 +149,7 @@ class TorchSolver:
         _refuse_transforms()
         wanted = [i for i, leaf in enumerate(problem.args) if leaf.requires_grad]
         carried = self.backend.carried_parameters(problem.field).values()
-        field = TorchField(self.backend, problem, wanted, list(carried))
+        field = open_field(self.backend, problem, wanted, list(carried))
         times = [
             t if isinstance(t, torch.Tensor) and t.requires_grad else None
             for t in problem.given_times
@@ -181,7 +182,7 @@ class TorchSolver:
             carried = (
                 [] if has_args else list(self.backend.carried_parameters(problem.field).values())
             )
-            field = TorchField(self.backend, problem, wanted, carried)
+            field = open_field(self.backend, problem, wanted, carried)
             if problem.t0 != problem.t1:
                 field.look(problem.t0, problem.y0)
             _refuse_hidden(field.inputs[len(wanted) + len(carried) :])
@@ -206,8 +207,8 @@ class TorchSolver:
 
     def _without_history(self, problem: Problem) -> Result:
         with torch.no_grad():
-            field = TorchField(self.backend, problem, (), ())
             problem = replace(problem, y0=problem.y0.detach())
+            field = open_field(self.backend, problem, (), ())
             return _flat(problem, self._run(problem, field, None)[0])
 
     def _record(self, problem: Problem, field: TorchField) -> tuple[Recording, Result]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -95,10 +96,17 @@ class EmittedProgram:
 
     def __call__(self, machine: Any, values: Mapping[Slot, Any]) -> dict[str, Any]:
         """Run on ``values``, which may hold more slots than the program reads."""
+        if machine.compiles and machine.field.runs(self):
+            return machine.field.run(self, machine, values)  # type: ignore[no-any-return]
         function = self._functions.get(machine.style)
         if function is None:
             function = self._functions[machine.style] = self._emit(machine, values)
         return function(machine, values)
+
+    @cached_property
+    def identity(self) -> str:
+        """The program in full, whose hash is computed once."""
+        return repr(self.program)
 
     def _emit(self, machine: Any, values: Mapping[Slot, Any]) -> Function:
         inputs = [slot for slot, _ in self.program.inputs]

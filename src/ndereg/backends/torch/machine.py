@@ -11,6 +11,7 @@ import torch
 
 from ndereg.backends.base import Problem
 from ndereg.backends.host.floats import FloatMachine
+from ndereg.backends.torch.compiled import CompiledField
 from ndereg.backends.torch.field import TorchField
 
 
@@ -21,6 +22,7 @@ class HostScalars(FloatMachine):
     joint = True
     narrow = False
     is_complex = False
+    compiles = False
 
 
 _HOST_SCALARS = HostScalars()
@@ -49,6 +51,7 @@ class TorchMachine:
         self.style = f"{'joint' if self.joint else 'independent'} {self.dtype}"
         self.control: Any = _HOST_SCALARS if self.joint else self
         self.field = field
+        self.compiles = isinstance(field, CompiledField)
         self.args_bar: list[Any] = [None] * len(field.wrt)
         self._summed = [False] * len(field.wrt)
         self._lifted: dict[float, torch.Tensor] = {}
@@ -58,6 +61,11 @@ class TorchMachine:
     def pullback(self, linearization: Any, cotangent: torch.Tensor) -> torch.Tensor:
         """Cotangent of y; those of what the field is differentiated by are accumulated."""
         y_bar, bars = self.field.pullback(linearization, cotangent)
+        self.add_cotangents(bars)
+        return y_bar
+
+    def add_cotangents(self, bars: Sequence[torch.Tensor | None]) -> None:
+        """Accumulate cotangents of what the field is differentiated by; None is zero."""
         totals, owned, more = self.args_bar, [], []
         for index, bar in enumerate(bars):
             if bar is None:
@@ -72,7 +80,10 @@ class TorchMachine:
                 self._summed[index] = True
         if owned:
             torch._foreach_add_(owned, more)
-        return y_bar
+
+    def number(self, value: Any) -> torch.Tensor:
+        """Return a control scalar as a tensor."""
+        return value if isinstance(value, torch.Tensor) else self._full((), value)
 
     def lift(self, value: Any) -> torch.Tensor:
         """Return a Python number as a tensor beside the state."""
