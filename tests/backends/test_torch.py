@@ -9,6 +9,7 @@ import torch
 import ndereg.torch as nde
 from ndereg import ops
 from ndereg.backends.registry import load_backend
+from ndereg.backends.torch import backend
 from ndereg.solve import Face
 
 REFERENCE = Face(load_backend("reference"))
@@ -274,10 +275,11 @@ def test_backsolve_agrees_to_the_tolerance(batch):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
 
 
-def test_checkpointing_changes_nothing_and_keeps_few_states():
+def test_checkpointing_changes_nothing_and_keeps_few_states(monkeypatch):
     network, y0 = Network(), leaf(2, 3)
     kept, found = [], []
-    for checkpoints in (2, 3, 4, 5, 1000):
+    for checkpoints, room in ((2, 0), (3, 0), (4, 0), (5, 0), (1000, 0), (3, 1e9), (1000, 1e9)):
+        monkeypatch.setattr(backend, "KEPT_BYTES", room)
         sol = nde.solve(
             network, (0.0, 3.0), y0, rtol=1e-9, t_eval=[0.0, 1.0, 2.5],
             adjoint=nde.Discrete(checkpoints=checkpoints), regularizer=nde.ErrorEstimate(),
@@ -287,12 +289,48 @@ def test_checkpointing_changes_nothing_and_keeps_few_states():
         kept.append(len(node.saved_tensors) - 3)  # besides ys, y0 and the last state
         (sol.ys.sum() + sol.penalty).backward()
         found.append(torch.cat([g.ravel() for g in grads(y0, *network.parameters())]))
-    assert kept[:4] <= [2, 3, 4, 5]
+    assert all(count <= slots for count, slots in zip(kept, (2, 3, 4, 5), strict=False))
+    # values, points and linearizations: seven stages of a step, and at most three steps
+    assert kept[5] - kept[1] == 3 * 7 * 3
     for other in found[:-1]:
         assert torch.equal(other, found[-1])
 
 
-def test_reverse_pass_evaluates_each_stage_once():
+def test_linearizations_are_kept_while_they_fit(monkeypatch):
+    """Within the memory for them, and of no more steps than states, nothing is evaluated twice."""
+    calls = []
+
+    def field(t, y, args):
+        calls.append(torch.is_grad_enabled())
+        return torch.tanh(-args * y)
+
+    y0, args = leaf(3), leaf(3, seed=1)
+
+    def reverse(**options):
+        sol = nde.solve(field, (0.0, 1.0), y0, args, controller=nde.ConstantStep(0.125), **options)
+        assert len(calls) == sol.stats.nfev == 1 + 8 * 6
+        calls.clear()
+        found = torch.autograd.grad(sol.ys.sum() + sol.penalty, (y0, args))
+        count = len(calls)
+        calls.clear()
+        return count, torch.cat(found)
+
+    for penalty in (None, nde.ErrorEstimate()):
+        count, expected = reverse(regularizer=penalty)
+        assert count == 0
+        count, found = reverse(regularizer=penalty, adjoint=nde.Discrete(checkpoints=2))
+        assert count >= 6 * 6
+        assert torch.equal(found, expected)
+        # -args * y, its tanh and the point: three rows of six stages, of 24 bytes each
+        monkeypatch.setattr(backend, "KEPT_BYTES", 3 * 7 * 4 * 24)
+        count, found = reverse(regularizer=penalty)
+        assert 4 * 6 <= count <= 6 * 6
+        assert torch.equal(found, expected)
+        monkeypatch.undo()
+
+
+def test_reverse_pass_evaluates_each_stage_once(monkeypatch):
+    monkeypatch.setattr(backend, "KEPT_BYTES", 0)
     calls = []
 
     def field(t, y, args):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ndereg.plan.kept import KeptPlan
 from ndereg.plan.local import LocalPlan
 from ndereg.plan.lower import Plan
 from ndereg.plan.program import (
@@ -114,7 +115,9 @@ class Runner:
 class Runners:
     """The programs of a plan, ready to run, as attributes; ``make`` turns one into what runs it."""
 
-    def __init__(self, plan: Plan | LocalPlan, make: Callable[[Program], Any] = Runner) -> None:
+    def __init__(
+        self, plan: Plan | LocalPlan | KeptPlan, make: Callable[[Program], Any] = Runner
+    ) -> None:
         self.plan = plan
         programs = plan.programs()
         self._runners = {name: make(program) for name, program in programs.items()}

@@ -15,7 +15,8 @@ class Discrete:
     ``checkpoints`` of them; the reverse pass recomputes what lies between two checkpoints, in
     segments of at most ``checkpoints`` states, and the stages of every step. Up to
     ``checkpoints`` accepted steps nothing but the stages is recomputed. Memory is proportional to
-    ``checkpoints`` states, whatever the number of steps.
+    ``checkpoints`` states, whatever the number of steps; a backend may keep the linearizations of
+    the stages of at most ``checkpoints`` steps too, within bounds of its own.
 
     Raises
     ------

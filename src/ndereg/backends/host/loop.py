@@ -13,17 +13,31 @@ from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.control import MEMORY, MEMORY_START, SPACING
+from ndereg.plan.kept import KeptPlan
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
 
 
 @dataclass
 class Row:
-    """One attempt that some sample accepted; ``h`` is 0 for samples that did not."""
+    """One attempt that some sample accepted; ``h`` is 0 for samples that did not.
+
+    ``kept`` are the stages with their linearizations, by slot, where there was memory for them.
+    """
 
     t: Any
     h: Any
     emissions: list[Emission] = field(default_factory=list)
+    kept: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The programs of a :class:`ndereg.plan.kept.KeptPlan`, and for how many rows."""
+
+    plan: KeptPlan
+    runners: Runners
+    rows: int
 
 
 @dataclass
@@ -31,6 +45,7 @@ class Tape:
     """What the reverse pass needs of the forward one."""
 
     checkpoints: Checkpoints[Any]
+    keeping: Keeping | None = None
     rows: list[Row] = field(default_factory=list)
     start_emissions: list[Emission] = field(default_factory=list)
     t_end: Any = None
@@ -75,6 +90,7 @@ class _Loop:
         self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
         self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
         self.y, self.k1 = problem.y0, None
+        self.first_map: Any = None
         self.h: Any = scalar(0.0)
         self.status: Any = scalar(float(Status.RUNNING))
         self.nfev, self.nsteps, self.naccept = scalar(0.0), scalar(0.0), scalar(0.0)
@@ -109,6 +125,8 @@ class _Loop:
         values = {**self.values, "t": self.t, "y": self.y}
         started = getattr(self.runners, name)(machine, values)
         self.k1 = started.get("k1")
+        if self._keeping() and self.k1 is not None:
+            self.k1, self.first_map = machine.linearize(self.t, self.y)
         self.nfev = self.nfev + float(self.runners.evaluations(name))
         self.status = machine.read(started["status"])
         self.h = machine.read(started["h"])
@@ -128,7 +146,8 @@ class _Loop:
         begun = self.runners.begin(control, values)
         h, last = begun["h_try"], begun["last"]
         values = {**self.values, "t": self.t, "h": h, "y": self.y, "k1": self.k1}
-        step = self.runners.step(machine, values)
+        keeping = self._keeping()
+        step = (self.runners if keeping is None else keeping.runners).step(machine, values)
         # one read of the device: what is only recorded stays there
         decisive = "E" if self.spec.adaptive else "finite"
         measured = {**step, decisive: machine.read(step[decisive])}
@@ -170,12 +189,28 @@ class _Loop:
         if self.picked is not None:
             self._pick(self.picked, accept)
         if self.tape is not None:
+            self._keep(row, step)
             self.tape.checkpoints.offer(self.rows, self.y)
             self.tape.rows.append(row)
         self.rows += 1
         self.y = machine.select(accept, step["y1"], self.y)
         if "k_next" in step:
             self.k1 = machine.select(accept, step["k_next"], self.k1)
+
+    def _keeping(self) -> Keeping | None:
+        """Whether the linearizations of the next row are to be kept."""
+        keeping = None if self.tape is None else self.tape.keeping
+        return None if keeping is None or self.rows >= keeping.rows else keeping
+
+    def _keep(self, row: Row, step: dict[str, Any]) -> None:
+        keeping = self._keeping()
+        if keeping is None:
+            return
+        plan = keeping.plan
+        row.kept = {slot: step[slot] for slot in plan.slots}
+        if self.k1 is not None:
+            row.kept |= zip(plan.first, (self.k1, self.first_map), strict=True)
+            self.first_map = step[plan.last[1]]
 
     def _pick(self, picked: Start, accept: Any) -> None:
         """Decide whether the step is the one that a local regularizer starts from."""

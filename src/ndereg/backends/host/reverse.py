@@ -42,7 +42,7 @@ def pull_back(
     y_bar = machine.zeros() if plan.spec.dense else machine.zeros() + ys_bar
     carried: dict[str, Any] = {}
     if plan.shared and tape.rows:
-        value, linearization = machine.linearize(tape.t_end, tape.y_end)
+        value, linearization = _last_stage(machine, tape)
         carried = {"k_next": value, "k_next_map": linearization, "k_next_bar": machine.zeros()}
 
     def advance(index: int, y: Any) -> Any:
@@ -55,8 +55,11 @@ def pull_back(
         if plan.spec.terms:
             values |= runners.seed(machine, {**seeds, "row": float(index)})
         y_bar, inner, direct = _take_emissions(runners, machine, row, ys_bar, y_bar)
-        name = "adjoint_dense" if inner else "adjoint"
-        out = getattr(runners, name)(machine, {**values, **inner, "y1_bar": y_bar})
+        programs = runners
+        if row.kept is not None and tape.keeping is not None:
+            programs, values = tape.keeping.runners, values | row.kept
+        adjoint = programs.adjoint_dense if inner else programs.adjoint
+        out = adjoint(machine, {**values, **inner, "y1_bar": y_bar})
         y_bar = out["y_bar"] if direct is None else out["y_bar"] + direct
         if picked_bar is not None:
             here = tape.picked == float(index)
@@ -72,6 +75,15 @@ def pull_back(
     for emission in tape.start_emissions:
         y_bar = y_bar + _cotangent(machine, emission, ys_bar, emission.present)
     return y_bar
+
+
+def _last_stage(machine: HostMachine, tape: Tape) -> tuple[Any, Any]:
+    """Value and linearization of the last stage of the last row."""
+    row = tape.rows[-1]
+    if row.kept is None or tape.keeping is None:
+        return machine.linearize(tape.t_end, tape.y_end)
+    value, linearization = (row.kept[slot] for slot in tape.keeping.plan.last)
+    return value, linearization
 
 
 def _renamed(plan: Any, carried: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.local import ExtraStep, local_runners
-from ndereg.backends.host.loop import Tape, integrate
+from ndereg.backends.host.loop import Keeping, Tape, integrate
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.torch.compiled import open_field
 from ndereg.backends.torch.emit import EmittedProgram
@@ -21,6 +21,7 @@ from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.history import Recording, SolveFunction
 from ndereg.backends.torch.machine import TorchMachine
 from ndereg.plan.checkpoint import Checkpoints
+from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 from ndereg.structure import LEAF
@@ -34,6 +35,11 @@ _NAMES = {
 }  # fmt: skip
 
 
+KEPT_BYTES = 2**26
+"""Room for the linearizations that the forward pass of a gradient keeps; beyond it, the reverse
+pass evaluates the stages again."""
+
+
 class TorchBackend:
     """Eager tensors on the device of the state; gradients by autograd's own rules.
 
@@ -41,10 +47,11 @@ class TorchBackend:
     that a closure holds, and t0, t1 and t_eval. Inside ``torch.no_grad()``, and with
     ``adjoint="none"``, nothing is kept for a reverse pass.
 
-    The reverse pass evaluates the field again, at the states of the forward pass: a field must be
-    a function of its arguments. A module with dropout or batch statistics belongs in ``eval()``.
+    The reverse pass may evaluate the field again, at the states of the forward pass: a field must
+    be a function of its arguments. A module with dropout or batch statistics belongs in ``eval()``.
     Hooks on tensors that the field uses run once a stage. Second derivatives, ``torch.func``
-    transforms and forward mode are refused; ``torch.compile`` breaks its graph at a solve.
+    transforms and forward mode are refused; ``torch.compile`` breaks its graph at a solve. A field
+    that was made by ``torch.compile`` is compiled into the steps.
     """
 
     name = "torch"
@@ -139,6 +146,9 @@ class TorchSolver:
         self.plan = plan
         self.runners = Runners(plan, EmittedProgram)
         self.local = local_runners(plan, EmittedProgram)
+        self._kept = kept_plan(plan)
+        if self._kept is not None:
+            self._kept_runners = Runners(self._kept, EmittedProgram)
 
     def solve(self, problem: Problem) -> Result:
         """Solve; the result has history if anything it depends on requires gradients."""
@@ -213,16 +223,32 @@ class TorchSolver:
 
     def _record(self, problem: Problem, field: TorchField) -> tuple[Recording, Result]:
         adjoint = problem.spec.adjoint
-        tape = Tape(Checkpoints(adjoint.checkpoints)) if isinstance(adjoint, Discrete) else None
+        tape = None
+        if isinstance(adjoint, Discrete):
+            keeping = self._keeping(adjoint, field) if problem.layout.batch is None else None
+            tape = Tape(Checkpoints(adjoint.checkpoints), keeping)
         result, extra = self._run(problem, field, tape)
         recording = Recording(self.backend, self.runners, problem, field, tape, _solve, extra)
         return recording, result
+
+    def _keeping(self, adjoint: Discrete, field: TorchField) -> Keeping | None:
+        """Of how many steps the linearizations are kept: none, unless those of a few fit.
+
+        Not where samples have steps of their own: one that rejects what others accept takes a step
+        of size zero in the reverse pass, from other points than in the forward pass.
+        """
+        if self._kept is None or not field.kept_bytes:
+            return None
+        stages = sum(slot.endswith("_map") for slot in self._kept.slots)
+        rows = min(adjoint.checkpoints, KEPT_BYTES // (field.kept_bytes * max(stages, 1)))
+        return Keeping(self._kept, self._kept_runners, rows) if rows else None
 
     def _run(
         self, problem: Problem, field: TorchField, tape: Tape | None
     ) -> tuple[Result, ExtraStep]:
         extra = ExtraStep(torch, self.local, problem)
         result = _run(self.runners, extra.opened, field, tape)
+        field.forget_start()
         machine: Any = TorchMachine
         return extra.close(lambda: machine(problem, field), result), extra
 

@@ -69,6 +69,11 @@ class Captured:
     value: Any
 
 
+_HARMLESS = (r"(?s).*functools\.lru_cache", r"(?s)The \.grad attribute of a Tensor")
+"""Warnings of the compiler about its own doing: the cache is that of a namespace by type
+(:mod:`ndereg.ops`), and it looks at the gradient of what a closure holds."""
+
+
 class Capture:
     """The graphs of one compiled field, one for every variant that its guards tell apart."""
 
@@ -103,8 +108,8 @@ class Capture:
         self._called = None
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                # what it says of caches: that of a namespace by type (ndereg.ops) is harmless
-                warnings.filterwarnings("ignore", message=r"(?s).*functools\.lru_cache")
+                for message in _HARMLESS:
+                    warnings.filterwarnings("ignore", message)
                 value = call()
             return self._captured(value, t, arrays)
         except (TorchDynamoException, _NoGraph) as error:

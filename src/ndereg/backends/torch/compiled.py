@@ -12,6 +12,7 @@ from ndereg.backends.torch.capture import Capture, Captured, capture_of
 from ndereg.backends.torch.field import TorchField, adapt
 from ndereg.backends.torch.kernels import COMPILED, Kernel, kernel_for
 from ndereg.plan.program import Slot
+from ndereg.spec.adjoint import Backsolve
 from ndereg.structure import flatten
 
 
@@ -23,7 +24,8 @@ def open_field(
     ``args`` are the positions of the leaves of args to differentiate by, ``carried`` the parameters
     of a module.
     """
-    capture = capture_of(problem.field)
+    backwards = isinstance(problem.spec.adjoint, Backsolve)  # integrates another field
+    capture = None if backwards else capture_of(problem.field)
     if capture is not None and not capture.refused and problem.t0 != problem.t1:
         field = CompiledField(backend, problem, args, carried, capture)
         if field.captured is not None:
@@ -81,7 +83,7 @@ class CompiledField(TorchField):
         captured = capture(lambda: field(t, state, args), t, [*states, *leaves])
         if captured is not None:
             k = self.bound.flat(captured.value, y).reshape(self._shape)
-            self._start = (problem.t0, problem.y0, k.detach())
+            self._start = (problem.t0, problem.y0, k.detach(), None)
         return captured
 
     def _call(self, t: Any, y: torch.Tensor) -> torch.Tensor:
@@ -97,7 +99,7 @@ class CompiledField(TorchField):
         return self.layout.flatten(self.bound.backend, flatten(k)[0]).reshape(self._shape)
 
     def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Evaluate; the linearization is the point, at which the pullback evaluates again."""
+        """Evaluate; the linearization is the point, where the pullback evaluates once more."""
         return self.evaluate(t, y), (t, y)
 
     def pullback(
@@ -113,7 +115,7 @@ class CompiledField(TorchField):
     def look(self, t: Any, y: torch.Tensor) -> None:
         """The capture has seen what the field depends on; its value serves the first evaluation."""
         if self._start is not None:
-            self._start = (t, y, self._start[2])
+            self._start = (t, y, *self._start[2:])
 
     def runs(self, program: Any) -> bool:
         """Whether a program is compiled with the field."""

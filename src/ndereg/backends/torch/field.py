@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from ndereg.backends.base import Backend, Problem
 from ndereg.backends.bound import BoundField
@@ -64,6 +65,10 @@ def _positional(module: torch.nn.Module) -> tuple[int, int]:
     return len(named), least
 
 
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
 class TorchField:
     """The field of a problem, for one solve and its reverse pass.
 
@@ -97,8 +102,10 @@ class TorchField:
         # a state that the field takes as it is needs no reshaping around every call
         self._direct = layout.structure == LEAF and self._shape == layout.shapes[0]
         self._joint = layout.batch is None
-        self._start: tuple[Any, torch.Tensor, torch.Tensor] | None = None
+        self._start: tuple[Any, torch.Tensor, torch.Tensor, Linearization | None] | None = None
         self._boundary = Boundary(())
+        self.kept_bytes = 0
+        """What one linearization keeps in memory."""
 
     def _call(self, t: Any, y: torch.Tensor) -> torch.Tensor:
         bound = self.bound
@@ -127,10 +134,9 @@ class TorchField:
 
     def evaluate(self, t: Any, y: torch.Tensor) -> torch.Tensor:
         """Evaluate without history."""
-        if self._start is not None:
-            start, self._start = self._start, None
-            if y is start[1] and (isinstance(t, torch.Tensor) or t == start[0]):
-                return start[2]
+        start = self._at_start(t, y)
+        if start is not None:
+            return start[0]
         k = self._call(t, y)
         if k.requires_grad:
             if torch.is_grad_enabled():  # nothing has history as far as known: TorchSolver.solve
@@ -138,8 +144,24 @@ class TorchField:
             return k.detach()  # a parameter, returned as it is
         return k
 
+    def _at_start(
+        self, t: Any, y: torch.Tensor
+    ) -> tuple[torch.Tensor, Linearization | None] | None:
+        """What was evaluated at the start already, if that is where ``t`` and ``y`` are."""
+        start = self._start
+        if start is None or y is not start[1]:
+            return None
+        return start[2:] if isinstance(t, torch.Tensor) or t == start[0] else None
+
+    def forget_start(self) -> None:
+        """Let go of what was evaluated at the start."""
+        self._start = None
+
     def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Linearization]:
         """Evaluate with history from ``y``."""
+        start = self._at_start(t, y)
+        if start is not None and start[1] is not None:
+            return start[0], start[1]
         with torch.enable_grad():
             point = y.detach().requires_grad_()
             k = self._call(t, point)
@@ -167,10 +189,19 @@ class TorchField:
         Tensors with history that are neither y nor known already are added to ``inputs``. The value
         serves the first evaluation of the solve.
         """
-        with torch.enable_grad():
+        sizes: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.enable_grad(), saved_tensors_hooks(count, _same):
             point = y.detach().requires_grad_()
             k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
         self.inputs += hidden
         self.wrt += hidden
         self._boundary = Boundary(self.wrt)
-        self._start = (t, y, k.detach())
+        self._start = (t, y, k.detach(), (point, k))
+        for tensor in (*self.leaves, *self.wrt):
+            sizes.pop(tensor.data_ptr(), None)
+        self.kept_bytes = sum(sizes.values()) + k.nbytes

@@ -45,15 +45,40 @@ class Recording:
         self._versions = [(tensor, _version(tensor)) for tensor in self.field.inputs]
 
     def states(self) -> list[torch.Tensor]:
-        """Take the states off the tape, for the caller to keep."""
+        """Take the states, and what was kept of the steps, off the tape, for the caller to keep."""
         extra = self.extra.take_states()
         if self.tape is None:
             return extra
+        self._extra = len(extra)
         checkpoints = self.tape.checkpoints
         states = [*checkpoints.states.values(), self.tape.y_end]
         self.rows = list(checkpoints.states)
         checkpoints.states, self.tape.y_end = {}, None
-        return states + extra
+        kept: list[torch.Tensor] = []
+        self._kept: list[list[str]] = []
+        for row in self.tape.rows:
+            if row.kept is None:
+                break
+            self._kept.append(list(row.kept))
+            for value in row.kept.values():
+                kept += value if isinstance(value, tuple) else (value,)
+            row.kept = None
+        return [*states, *extra, *kept]
+
+    def _give_kept(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Put what was kept of the steps back on the tape."""
+        assert self.tape is not None
+        rest = iter(tensors)
+        for row, slots in zip(self.tape.rows, self._kept, strict=False):
+            row.kept = {
+                slot: (next(rest), next(rest)) if slot.endswith("_map") else next(rest)
+                for slot in slots
+            }
+
+    def _drop_kept(self) -> None:
+        assert self.tape is not None
+        for row in self.tape.rows:
+            row.kept = None
 
     def pull(
         self, states: Sequence[torch.Tensor], ys: torch.Tensor, ys_bar: Any, penalty_bar: Any
@@ -73,7 +98,8 @@ class Recording:
         if ys_bar is None:
             ys_bar = torch.zeros_like(ys)
         count = 0 if self.tape is None else len(self.rows) + 1
-        self.extra.give_states(states[count:])
+        end = len(states) if self.tape is None else count + self._extra
+        self.extra.give_states(states[count:end])
         machine: Any = TorchMachine(problem, self.field)
         try:
             state_bar = None if penalty_bar is None else self.extra.pull(machine, penalty_bar)
@@ -87,11 +113,13 @@ class Recording:
         checkpoints = self.tape.checkpoints
         checkpoints.states = dict(zip(self.rows, states, strict=False))
         self.tape.y_end = states[count - 1]
+        self._give_kept(states[end:])
         ys_bar, picked_bar = self.extra.among_outputs(ys_bar, state_bar)
         try:
             y_bar = pull_back(self.runners, machine, self.tape, ys_bar, penalty_bar, picked_bar)
         finally:
             checkpoints.states, self.tape.y_end = {}, None
+            self._drop_kept()
         return y_bar, machine.args_bar
 
     def _backsolve(

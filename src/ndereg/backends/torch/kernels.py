@@ -130,6 +130,7 @@ class Kernel:
     bars: tuple[int, ...]
 
     def __call__(self, machine: Any, values: Mapping[Slot, Any]) -> dict[str, Any]:
+        """Run; cotangents of args are added to those of the machine."""
         found = iter(self.function(*_arguments(self, machine, values)))
         results: dict[str, Any] = {}
         read = iter(next(found).tolist() if any(k == "number" for _, k in self.outputs) else ())
@@ -222,9 +223,16 @@ def _compiled(
     function: Callable[..., Any], examples: list[torch.Tensor], options: dict[str, Any]
 ) -> Callable[..., Any]:
     """Trace a function of tensors, and compile what it does."""
-    import torch._inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
     examples = [example.detach().contiguous() for example in examples]
-    graph = make_fx(function)(*examples)
+    return inductor(make_fx(function)(*examples), examples, options)
+
+
+def inductor(
+    graph: Any, examples: list[torch.Tensor], options: dict[str, Any]
+) -> Callable[..., Any]:
+    """Compile a graph."""
+    import torch._inductor
+
     return torch._inductor.compile(graph, examples, options=options)  # type: ignore[no-any-return]
