@@ -13,7 +13,7 @@ from ndereg.bench import problems
 from ndereg.bench.job import Job, Solver
 from ndereg.bench.problems import Problem
 from ndereg.bench.solvers import jax_peers, numpy_peers, torch_peers
-from ndereg.bench.solvers.ours import ours
+from ndereg.bench.solvers.ours import ours, ours_compiled
 from ndereg.spec.regularizer import ErrorEstimate
 
 FRAMEWORKS = ("numpy", "jax", "torch")
@@ -125,16 +125,19 @@ def small() -> list[Part]:
         Target("numpy", "ndereg dopri5", 1 / 150, "SciPy RK45"),
         Target("jax", "ndereg tsit5", 0.8, "diffrax Tsit5"),
     )
-    eager = (ours("torch", "dopri5"), *_peers("torchdiffeq dopri5"))
-    eager_target = (Target("torch", "ndereg dopri5", 0.25, "torchdiffeq dopri5"),)
+    calls = (ours("torch", "dopri5"), ours_compiled("dopri5"), *_peers("torchdiffeq dopri5"))
+    calls_targets = (
+        Target("torch", "ndereg dopri5", 0.25, "torchdiffeq dopri5"),
+        Target("torch", "ndereg dopri5, compiled", 0.05, "torchdiffeq dopri5"),
+    )
     return [
         Part("Lotka-Volterra, T = 100", Job(problems.lotka_volterra(), 1e-8), methods, targets),
         Part("Lorenz, T = 10", Job(problems.lorenz(), 1e-8, accuracy=1e6), methods, targets),
         Part("Arenstorf, one period", Job(problems.arenstorf(), 1e-8, accuracy=1e7), methods,
              targets),
         Part("Pleiades, T = 3", Job(problems.pleiades(), 1e-8, accuracy=1e6), methods, targets),
-        Part("Lotka-Volterra, T = 10, eager", Job(problems.lotka_volterra(10.0), 1e-8), eager,
-             eager_target),
+        Part("Lotka-Volterra, T = 10, eager", Job(problems.lotka_volterra(10.0), 1e-8), calls,
+             calls_targets),
     ]  # fmt: skip
 
 
@@ -197,7 +200,7 @@ def mlp() -> list[Part]:
 def latent() -> list[Part]:
     """The latent field of PhysioNet, gradient in float32."""
     solvers = (
-        *_everywhere("tsit5"), ours("torch", "dopri5"),
+        *_everywhere("tsit5"), ours("torch", "dopri5"), ours_compiled("dopri5"),
         *_peers("diffrax Tsit5", "torchdiffeq dopri5", "torchdiffeq dopri5 adjoint"),
     )  # fmt: skip
     targets = (
@@ -205,6 +208,7 @@ def latent() -> list[Part]:
         Target("numpy", "ndereg tsit5", 0.5, "ndereg tsit5", peer_framework="torch"),
         Target("jax", "ndereg tsit5", 0.6, "diffrax Tsit5"),
         Target("torch", "ndereg dopri5", 0.4, "torchdiffeq dopri5"),
+        Target("torch", "ndereg dopri5, compiled", 0.4, "torchdiffeq dopri5"),
     )
     job = Job(problems.latent(), 1e-5, gradient=True, dtype="float32", accuracy=1e2)
     return [Part("gradient at 1e-05", job, solvers, targets)]

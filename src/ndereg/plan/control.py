@@ -45,12 +45,18 @@ def begin_program(adaptive: bool) -> Program:
     return builder.program("begin", {"h_try": where(last, remaining, h), "last": last})
 
 
-def control_program(adaptive: bool) -> Program:
+HISTORY = ("beta2", "beta3", "alpha")
+"""Parameters of a controller that remembers earlier steps: it does where one of them is not 0."""
+
+
+def control_program(adaptive: bool, remembers: bool = True) -> Program:
     """One decision: from ``E`` (or ``finite``) of an attempt to acceptance, next step and status.
 
     Inputs: ``E``, the attempted ``h``, ``last``, ``t``, ``spacing`` (relative resolution of
     time), ``status``, ``attempts`` (before this one), ``max_steps``, the memory, and the
     parameters of the controller. Constant steps read ``finite`` and ``dt`` (signed) instead.
+    Without ``remembers`` the parameters of :data:`HISTORY` are 0: the decision is the same without
+    the errors and the step of before, and without their powers, which take longer than all else.
     """
     builder = Builder()
     status = builder.input("status", "scalar")
@@ -78,18 +84,27 @@ def control_program(adaptive: bool) -> Program:
         )
     p = {name: builder.input(name, "scalar") for name in CONTROL_PARAMETERS}
     error = builder.input("E", "scalar")
-    e1, e2, h1 = (builder.input(name, "scalar") for name in MEMORY[:3])
     rejected = builder.input("rejected", "flag")
 
     finite = error.isfinite()
     good = finite & (error <= 1.0)
     accept = running & good & (~still)
     e0 = maximum(where(finite, error, 1.0), SMALLEST_ERROR)
-    ratio = where(h1.equals(0.0), 1.0, abs(h / where(h1.equals(0.0), 1.0, h1)))
-    ratio = where(ratio.equals(0.0), 1.0, ratio)
     # one power of the error serves the law and, after a rejection, the integral law alone
-    history = e1 ** -p["beta2"] * e2 ** -p["beta3"] * ratio ** -p["alpha"]
-    law = e0 ** -where(good, p["beta1"], p["exponent"]) * where(good, history, 1.0) * p["safety"]
+    law = e0 ** -where(good, p["beta1"], p["exponent"])
+    memory: dict[str, Value] = {}
+    if remembers:
+        e1, e2, h1 = (builder.input(name, "scalar") for name in MEMORY[:3])
+        ratio = where(h1.equals(0.0), 1.0, abs(h / where(h1.equals(0.0), 1.0, h1)))
+        ratio = where(ratio.equals(0.0), 1.0, ratio)
+        history = e1 ** -p["beta2"] * e2 ** -p["beta3"] * ratio ** -p["alpha"]
+        law = law * where(good, history, 1.0)
+        memory = {
+            "E1": where(accept, maximum(e0, SMALLEST_MEMORY), e1),
+            "E2": where(accept, e1, e2),
+            "h1": where(accept, h, h1),
+        }
+    law = law * p["safety"]
     factor = where(
         good,
         minimum(law, where(rejected, 1.0, p["factor_max"])),
@@ -106,16 +121,13 @@ def control_program(adaptive: bool) -> Program:
     failed = where(finite, float(Status.STEP_UNDERFLOW), float(Status.NON_FINITE))
     ended = where(good & last, float(Status.SUCCESS), where(stuck, failed, ongoing))
     ended = where(good & still, float(Status.STEP_UNDERFLOW), ended)
-    remembered = maximum(e0, SMALLEST_MEMORY)
     return builder.program(
         "control",
         {
             "accept": accept,
             "h_next": where(h < 0.0, -size, size),
             "status": where(running, ended, status),
-            "E1": where(accept, remembered, e1),
-            "E2": where(accept, e1, e2),
-            "h1": where(accept, h, h1),
+            **memory,
             "rejected": running & (~good),
         },
     )

@@ -37,8 +37,9 @@ class Plan:
     step : Program
         ``(t, h, y[, k1], rtol, atol) -> y1[, k_next][, E][, S][, finite][, r0, ...]`` and, where
         output times are asked for, the stages ``k1, k2, ...`` that ``dense`` reads.
-    control : Program
-        The decision about an attempt.
+    control, control_alone : Program
+        The decision about an attempt; the second one for a controller that does not remember
+        earlier steps.
     accumulate, finish, seed : Program
         The penalty over the steps, and its cotangents.
     dense : Program or None
@@ -72,6 +73,7 @@ class Plan:
     begin: Program
     step: Program
     control: Program
+    control_alone: Program
     accumulate: Program
     finish: Program
     seed: Program
@@ -117,6 +119,7 @@ def lower(spec: Spec) -> Plan:
         begin=begin_program(spec.adaptive),
         step=step,
         control=control_program(spec.adaptive),
+        control_alone=control_program(spec.adaptive, remembers=False),
         accumulate=accumulate_program(spec.terms),
         finish=finish_program(spec.terms),
         seed=seed_program(spec.terms),

@@ -42,12 +42,14 @@ class Loop:
         runners: Runners,
         field: LaneField,
         rows: Rows,
-        first_step_given: bool,
+        programs: tuple[str, str],
         capacity: Capacity,
     ) -> None:
+        """``programs`` are the names of those that start and control the steps."""
         self.runners, self.spec = runners, runners.plan.spec
         self.rows = rows
-        self.first = "first" if self.spec.adaptive and not first_step_given else "first_given"
+        self.first, control = programs
+        self.control = getattr(runners, control)
         machine = self.machine = JaxMachine(field)
         numbers = rows.named_numbers()
         length = clock.difference(rows.t1, rows.t0)
@@ -101,6 +103,7 @@ class Loop:
             **{
                 name: machine.flag(value) if isinstance(value, bool) else machine.scalar(value)
                 for name, value in zip(MEMORY, MEMORY_START, strict=True)
+                if name in self.control.inputs
             },
             **self._reductions(),
         }
@@ -141,7 +144,7 @@ class Loop:
         begun = self.runners.begin(machine, values)
         h, last = begun["h_try"], begun["last"]
         step = self.runners.step(machine, {**values, "t": t, "h": h, "y": y, "k1": k1})
-        decision = self.runners.control(
+        decision = self.control(
             machine, {**values, **scalars, **step, "h": h, "t": t[0], "last": last}
         )
         accept = decision["accept"]

@@ -34,9 +34,20 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """What is compiled in, besides the specification: a given first step, attempts to record."""
+    """What is compiled in, besides the specification.
+
+    Attributes
+    ----------
+    first_step_given : bool
+    remembers : bool
+        Whether the controller reads the errors of earlier steps: the powers of those are a third
+        of a small step.
+    recorded : int
+        Attempts to record.
+    """
 
     first_step_given: bool = False
+    remembers: bool = True
     recorded: int = 0
 
 
@@ -52,6 +63,11 @@ class Solver:
         self.spec, self.layout = runners.plan.spec, traced.layout
         local = runners.plan.local
         self.local = None if local is None else Runners(local)
+        given = options.first_step_given or not self.spec.adaptive
+        self._programs = (
+            "first_given" if given else "first",
+            "control" if options.remembers else "control_alone",
+        )
         self.forward = jax.jit(batchable(self._forward))
         self.extended = jax.jit(batchable(self._extended))
         self.taped = lru_cache(maxsize=None)(self._taped_for)
@@ -71,7 +87,7 @@ class Solver:
         field, rows = self._setting(lanes, inputs, Wanted())
         capacity = Capacity(attempts=self.options.recorded)
         extra = ExtraStep(self.local, field, rows)
-        loop = Loop(self.runners, field, extra.opened, self.options.first_step_given, capacity)
+        loop = Loop(self.runners, field, extra.opened, self._programs, capacity)
         carry = loop.run()
         result, kept = extra.close(loop.result(carry), carry.get("picked"))
         return result, jax.tree.map(rows.split, kept)
@@ -91,7 +107,7 @@ class Solver:
             states=1 << (slots.bit_length() - 1),
         )
         extra = ExtraStep(self.local, field, rows)
-        loop = Loop(self.runners, field, extra.opened, self.options.first_step_given, capacity)
+        loop = Loop(self.runners, field, extra.opened, self._programs, capacity)
         carry = loop.run()
         result, local = extra.close(loop.result(carry), carry.get("picked"))
         tape, split = carry["tape"], rows.split

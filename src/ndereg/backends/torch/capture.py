@@ -9,6 +9,7 @@ shapes), and :mod:`ndereg.backends.torch.kernels` compiles whole steps around it
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,20 @@ class Captured:
     value: Any
 
 
+MOST_VARIANTS = 64
+"""Graphs of one field: shapes, and values that the compiler takes for constants."""
+
+
+def _apart() -> dict[str, Any]:
+    """Options under which a field's variants are counted by themselves, where PyTorch has them.
+
+    It counts those of one source, which all modules share where they are called, and stops at 8.
+    """
+    known = inspect.signature(torch.compile).parameters
+    options = {"isolate_recompiles": True, "recompile_limit": MOST_VARIANTS}
+    return {name: value for name, value in options.items() if name in known}
+
+
 _HARMLESS = (r"(?s).*functools\.lru_cache", r"(?s)The \.grad attribute of a Tensor")
 """Warnings of the compiler about its own doing: the cache is that of a namespace by type
 (:mod:`ndereg.ops`), and it looks at the gradient of what a closure holds."""
@@ -82,7 +97,9 @@ class Capture:
         """Of the compiler, as the user gave them."""
         self.refused = ""
         self._called: tuple[FieldGraph, tuple[Any, ...], tuple[Any, ...]] | None = None
-        self._front = torch.compile(original, backend=self._take, fullgraph=True, dynamic=False)
+        self._front = torch.compile(
+            original, backend=self._take, fullgraph=True, dynamic=False, **_apart()
+        )
 
     @property
     def field(self) -> Callable[..., Any]:
@@ -103,7 +120,7 @@ class Capture:
         self, call: Callable[[], Any], t: torch.Tensor, arrays: Sequence[torch.Tensor]
     ) -> Captured | None:
         """Capture the field in ``call()``; None, with a warning, where it has no one graph."""
-        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         self._called = None
         try:
@@ -112,7 +129,7 @@ class Capture:
                     warnings.filterwarnings("ignore", message)
                 value = call()
             return self._captured(value, t, arrays)
-        except (TorchDynamoException, _NoGraph) as error:
+        except (TorchDynamoException, FailOnRecompileLimitHit, _NoGraph) as error:
             self.refused = str(error).strip().splitlines()[0]
             warnings.warn(
                 "expected a compiled field that is one graph of tensor operations, received one "

@@ -65,6 +65,14 @@ def _positional(module: torch.nn.Module) -> tuple[int, int]:
     return len(named), least
 
 
+def _address(tensor: torch.Tensor) -> int:
+    """Return where a tensor lies, or what else tells it apart where it lies nowhere."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return id(tensor)
+
+
 def _same(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
@@ -192,7 +200,7 @@ class TorchField:
         sizes: dict[int, int] = {}
 
         def count(tensor: torch.Tensor) -> torch.Tensor:
-            sizes[tensor.data_ptr()] = tensor.nbytes
+            sizes[_address(tensor)] = tensor.nbytes
             return tensor
 
         with torch.enable_grad(), saved_tensors_hooks(count, _same):
@@ -203,5 +211,5 @@ class TorchField:
         self._boundary = Boundary(self.wrt)
         self._start = (t, y, k.detach(), (point, k))
         for tensor in (*self.leaves, *self.wrt):
-            sizes.pop(tensor.data_ptr(), None)
+            sizes.pop(_address(tensor), None)
         self.kept_bytes = sum(sizes.values()) + k.nbytes

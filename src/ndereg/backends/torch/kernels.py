@@ -8,6 +8,7 @@ tensor, and come out in another, which is read once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,6 +217,8 @@ def _compile(
     with torch.no_grad():
         examples = _arguments(unbound, machine, values)
         function = _compiled(run, examples, machine.field.options)
+        if machine.device.type == "cuda":
+            function = Recorded(function, len(examples) - len(machine.field.arrays))
     return Kernel(function, numbers, tensors, maps, outputs, tuple(bars))
 
 
@@ -229,10 +232,68 @@ def _compiled(
     return inductor(make_fx(function)(*examples), examples, options)
 
 
+class Recorded:
+    """A function of CUDA tensors as a graph of kernels, replayed without a launch from the host.
+
+    The first arguments are copied to where the graph reads them; the others, the arrays of the
+    field, are read where they are, and recorded anew where they have moved. What is returned is
+    the caller's own. A function that cannot be recorded (one that waits for the host, say) is
+    called as it is, with a warning that says why.
+    """
+
+    def __init__(self, function: Callable[..., Any], moving: int) -> None:
+        self._function, self._moving = function, moving
+        self._graph: Any = None
+        self._addresses: tuple[int, ...] = ()
+        self._inputs: list[torch.Tensor] = []
+        self._outputs: list[torch.Tensor] = []
+        self._refused = False
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Replay; record first, where that was not done for these arrays."""
+        moving, still = tensors[: self._moving], tensors[self._moving :]
+        addresses = tuple(tensor.data_ptr() for tensor in still)
+        if self._graph is None or addresses != self._addresses:
+            if self._refused:
+                return self._function(*tensors)  # type: ignore[no-any-return]
+            self._record(moving, still)
+            self._addresses = addresses
+        if self._refused:
+            return self._function(*tensors)  # type: ignore[no-any-return]
+        torch._foreach_copy_(self._inputs, list(moving))
+        self._graph.replay()
+        return [output.clone() for output in self._outputs]
+
+    def _record(self, moving: Sequence[torch.Tensor], still: Sequence[torch.Tensor]) -> None:
+        self._inputs = [tensor.clone() for tensor in moving]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # kernels choose their sizes when they first run
+            for _ in range(2):
+                self._function(*self._inputs, *still)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._outputs = list(self._function(*self._inputs, *still))
+        except RuntimeError as error:
+            self._refused = True
+            warnings.warn(
+                "expected a compiled step that can be recorded as a CUDA graph, received one that "
+                f"cannot ({str(error).strip().splitlines()[0]}); its kernels are started one by "
+                "one. Try a field without copies to the host and without random numbers",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._graph = graph
+
+
 def inductor(
     graph: Any, examples: list[torch.Tensor], options: dict[str, Any]
 ) -> Callable[..., Any]:
     """Compile a graph."""
     import torch._inductor
 
+    # recorded here, where it is known what outlives a step
+    options = {name: value for name, value in options.items() if name != "triton.cudagraphs"}
     return torch._inductor.compile(graph, examples, options=options)  # type: ignore[no-any-return]

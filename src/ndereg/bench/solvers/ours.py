@@ -98,7 +98,7 @@ def _jax(method: str, penalty: Regularizer | None, job: Job) -> Prepared:
     return Prepared(call, partial(_read, job, method, penalty), bare, bare_pullback, repeats)
 
 
-def _torch(method: str, penalty: Regularizer | None, job: Job) -> Prepared:
+def _torch(method: str, penalty: Regularizer | None, job: Job, compiled: bool = False) -> Prepared:
     import torch
 
     import ndereg.torch as nde
@@ -109,17 +109,20 @@ def _torch(method: str, penalty: Regularizer | None, job: Job) -> Prepared:
     chosen = options(job, method, penalty)
     read = partial(_read, job, method, penalty)
     bare, bare_pullback, repeats = torch_field(problem, job.device)
+    field = torch.compile(problem.field) if compiled else problem.field
 
     def forward() -> Any:
         with torch.no_grad():
-            return nde.solve(problem.field, problem.t_span, y0, args, **chosen)
+            return nde.solve(field, problem.t_span, y0, args, **chosen)
 
     def gradient() -> Any:
-        sol = nde.solve(problem.field, problem.t_span, y0, args, **chosen)
+        sol = nde.solve(field, problem.t_span, y0, args, **chosen)
         torch.autograd.grad(sol.ys.square().sum() + sol.penalty.sum(), leaves)
         return sol
 
     call = finished(gradient if job.gradient else forward, job.device)
+    if compiled:  # no evaluation takes place by itself
+        return Prepared(call, read)
     return Prepared(call, read, bare, bare_pullback, repeats)
 
 
@@ -143,4 +146,10 @@ def ours(framework: str, method: str, penalty: Regularizer | None = None) -> Sol
     return Solver(name, framework, method, prepare, ours=True)
 
 
-__all__ = ["options", "ours", "work_of"]
+def ours_compiled(method: str) -> Solver:
+    """Our solver on PyTorch with a field that ``torch.compile`` made."""
+    prepare = partial(_torch, method, None, compiled=True)
+    return Solver(f"ndereg {method}, compiled", "torch", method, prepare, ours=True)
+
+
+__all__ = ["options", "ours", "ours_compiled", "work_of"]
