@@ -110,7 +110,10 @@ def counted(function):
 
 
 def test_values_never_recompile():
-    """Tolerances, controllers, weights, spans, output times and args are run-time inputs."""
+    """Tolerances, controllers, weights, spans, output times and args are run-time inputs.
+
+    There is one solve for controllers that remember earlier steps, and one for those that do not.
+    """
     field, calls = counted(spring)
 
     def run(scale, controller, **more):
@@ -129,9 +132,11 @@ def test_values_never_recompile():
 
     run(1.0, ndereg.PIDController())
     run(0.9, ndereg.PIDController())
+    run(1.1, ndereg.PIDController(pcoeff=0.2))
     traced, compiled = len(calls), len(COMPILATIONS)
     run(0.7, ndereg.PIDController(pcoeff=0.4, icoeff=0.3, safety=0.8, dt_max=0.3), atol=1e-5)
     run(1.3, ndereg.CONTROLLERS["PI34"])
+    run(1.2, ndereg.PIDController(icoeff=0.9))
     assert len(calls) == traced
     assert len(COMPILATIONS) == compiled
 
