@@ -6,14 +6,20 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ndereg
+from ndereg.backends.host.floats import FloatMachine
+from ndereg.backends.interpreter import Runner
 from ndereg.plan import Combine, Evaluate, Program, Pullback, lower, transpose
 from ndereg.plan.checkpoint import Checkpoints
+from ndereg.plan.control import HISTORY, MEMORY, SPACING, control_program
+from ndereg.plan.kept import kept_plan
 from ndereg.spec.spec import Spec
+from ndereg.spec.status import Status
 
 
 def plan(method: str, **options: Any) -> Any:
@@ -128,3 +134,45 @@ def test_memory_is_sublinear_in_the_number_of_steps() -> None:
         list(kept.backwards(rows, lambda row, state: state + 1))
         peaks.append(kept.peak)
     assert peaks[-1] <= 16 * 5 and peaks[-1] < 3 * peaks[0]
+
+
+@pytest.mark.parametrize("penalty", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("method", ["heun_euler", "bosh3", "vern7"])
+def test_what_is_kept_is_not_evaluated_again(method: str, dense: bool, penalty: bool) -> None:
+    """The transposed step reads the stages of the step, and pulls back what it did before."""
+    terms = tuple(t for _, t in ndereg.ErrorEstimate().terms()) if penalty else ()
+    whole = plan(method, terms=terms, dense=dense)
+    kept = kept_plan(whole)
+    assert kept is not None
+    pairs = [(whole.adjoint, kept.adjoint), (whole.adjoint_dense, kept.adjoint_dense)]
+    made = {slot for _, slot in kept.step.outputs} | {*kept.first, *kept.last}
+    carried = {slot for slot, _ in whole.adjoint.inputs}
+    for before, after in pairs if dense else pairs[:1]:
+        pulled = [i for i in before.body if isinstance(i, Pullback)]
+        assert pulled == [i for i in after.body if isinstance(i, Pullback)]
+        further = len(ndereg.lookup(method).a_dense) if before is whole.adjoint_dense else 0
+        assert after.evaluations() <= further
+        given_ = {slot for slot, _ in after.inputs} - {slot for slot, _ in before.inputs}
+        assert given_ - carried <= made
+
+
+def test_a_controller_without_history_decides_alike() -> None:
+    """With its parameters 0, to the last bit, whatever happened before."""
+    random = np.random.default_rng(0)
+    machine = FloatMachine()
+    whole, alone = (Runner(control_program(True, remembers)) for remembers in (True, False))
+    names = set(MEMORY[:3])
+    assert names <= set(whole.inputs)
+    assert names.isdisjoint(alone.inputs)
+    values = dict.fromkeys(HISTORY, 0.0) | {
+        "beta1": 0.2, "exponent": 0.3, "safety": 0.9, "factor_min": 0.2, "factor_max": 5.0,
+        "dt_min": 0.0, "dt_max": 10.0, "spacing": SPACING, "max_steps": 100.0,
+        "status": float(Status.RUNNING), "last": False,
+    }  # fmt: skip
+    for error in (0.0, 0.3, 1.0, 4.0, float("inf"), float("nan")):
+        for rejected in (False, True):
+            drawn = {name: random.uniform(0.1, 2.0) for name in ("E1", "E2", "h1", "h", "t")}
+            case = {**values, **drawn, "E": error, "rejected": rejected, "attempts": 3.0}
+            expected = whole(machine, case)
+            assert alone(machine, case) == {k: v for k, v in expected.items() if k not in names}
