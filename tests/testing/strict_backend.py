@@ -150,6 +150,8 @@ OPERATIONS: dict[str, Any] = {
     "max": xp.maximum,
     "min": xp.minimum,
     "sqrt": xp.sqrt,
+    "log": xp.log,
+    "floor": xp.floor,
     "pow": lambda a, b: a**b,
     "where": _where,
     "isfinite": xp.isfinite,

@@ -174,6 +174,14 @@ class Value:
         """Square root."""
         return self.builder.apply("sqrt", self)
 
+    def log(self) -> Value:
+        """Natural logarithm of a real or scalar value."""
+        return self.builder.apply("log", self)
+
+    def floor(self) -> Value:
+        """Largest integer that is not larger."""
+        return self.builder.apply("floor", self)
+
     def isfinite(self) -> Value:
         """Neither nan nor inf."""
         return self.builder.apply("isfinite", self)

@@ -20,7 +20,8 @@ from ndereg.plan.program import (
 _INFIX = {"add": "+", "sub": "−", "mul": "·", "div": "/", "lt": "<", "le": "≤", "eq": "=",
           "and": "and", "or": "or"}  # fmt: skip
 _CALLS = {"safe_div": "{} / {} (0 if 0)", "neg": "−{}", "abs": "|{}|", "unit": "{0} / |{0}|",
-          "sqrt": "√{}", "square": "{}²", "pow": "{}^{}", "where": "{1} if {0} else {2}",
+          "sqrt": "√{}", "log": "log {}", "floor": "⌊{}⌋",
+          "square": "{}²", "pow": "{}^{}", "where": "{1} if {0} else {2}",
           "not": "not {}", "isfinite": "{} is finite", "max": "max({}, {})",
           "min": "min({}, {})"}  # fmt: skip
 

@@ -27,8 +27,8 @@ Kind = Literal["state", "real", "scalar", "flag", "map"]
 
 OPERATIONS: dict[str, int] = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "safe_div": 2, "neg": 1, "abs": 1, "unit": 1,
-    "square": 1, "max": 2, "min": 2, "sqrt": 1, "pow": 2, "where": 3, "isfinite": 1,
-    "lt": 2, "le": 2, "eq": 2, "and": 2, "or": 2, "not": 1,
+    "square": 1, "max": 2, "min": 2, "sqrt": 1, "log": 1, "floor": 1, "pow": 2,
+    "where": 3, "isfinite": 1, "lt": 2, "le": 2, "eq": 2, "and": 2, "or": 2, "not": 1,
 }  # fmt: skip
 """Operations of :class:`Apply` and their number of operands.
 

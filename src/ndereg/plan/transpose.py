@@ -200,6 +200,8 @@ class _Transposer:
             case "sqrt":
                 # 0 at 0: an error estimate that vanishes has no direction.
                 give(0, ("safe_div", self._emit("mul", bar, 0.5), dst))
+            case "log":
+                give(0, ("div", bar, srcs[0]))
             case "abs":
                 give(0, ("mul", bar, self._emit("unit", srcs[0])))
             case "max":
@@ -213,7 +215,7 @@ class _Transposer:
             case "where":
                 give(1, ("where", srcs[0], bar, 0.0))
                 give(2, ("where", srcs[0], 0.0, bar))
-            case "isfinite" | "lt" | "le" | "eq" | "and" | "or" | "not":
+            case "floor" | "isfinite" | "lt" | "le" | "eq" | "and" | "or" | "not":
                 pass
             case op:
                 raise ValueError(f"no cotangent rule for {op!r} in {instruction}")

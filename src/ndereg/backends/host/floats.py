@@ -14,6 +14,10 @@ def _power(base: float, exponent: float) -> float:
         return math.inf
 
 
+def _logarithm(a: float) -> float:
+    return math.log(a) if a > 0 else -math.inf if a == 0 else math.nan
+
+
 def _larger(a: float, b: float) -> float:
     return a if a >= b or a != a else b
 
@@ -41,6 +45,8 @@ FLOAT_OPERATIONS: dict[str, Callable[..., Any]] = {
     "max": _larger,
     "min": _smaller,
     "sqrt": lambda a: math.nan if a != a or a < 0 else math.sqrt(a),
+    "log": _logarithm,
+    "floor": lambda a: float(math.floor(a)) if math.isfinite(a) else a,
     "pow": _power,
     "where": lambda condition, yes, no: yes if condition else no,
     "isfinite": math.isfinite,

@@ -35,6 +35,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "max": jnp.maximum,
     "min": jnp.minimum,
     "sqrt": jnp.sqrt,
+    "log": jnp.log,
+    "floor": jnp.floor,
     "pow": jnp.power,
     "where": jnp.where,
     "isfinite": jnp.isfinite,

@@ -33,6 +33,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "max": np.maximum,
     "min": np.minimum,
     "sqrt": np.sqrt,
+    "log": np.log,
+    "floor": np.floor,
     "pow": np.power,
     "where": np.where,
     "isfinite": np.isfinite,

@@ -46,7 +46,8 @@ _TENSOR = {
     "add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}",
     "safe_div": "safe_divide({}, {})", "neg": "-{}", "abs": "{}.abs()", "unit": "{}.sgn()",
     "square": "{}.square()", "max": "maximum({}, {})", "min": "minimum({}, {})",
-    "sqrt": "{}.sqrt()", "pow": "power({}, {})", "isfinite": "{}.isfinite()", "lt": "{} < {}",
+    "sqrt": "{}.sqrt()", "log": "{}.log()", "floor": "{}.floor()",
+    "pow": "power({}, {})", "isfinite": "{}.isfinite()", "lt": "{} < {}",
     "le": "{} <= {}", "eq": "{} == {}", "and": "{} & {}", "or": "{} | {}", "not": "~{}",
 }  # fmt: skip
 
@@ -55,7 +56,8 @@ _IN_PLACE = {
     "div": ("{}.div_({})", False), "neg": ("{}.neg_()", False), "abs": ("{}.abs_()", False),
     "unit": ("{}.sgn_()", False), "square": ("{}.square_()", False),
     "max": ("maximum({0}, {1}, out={0})", True), "min": ("minimum({0}, {1}, out={0})", True),
-    "sqrt": ("{}.sqrt_()", False),
+    "sqrt": ("{}.sqrt_()", False), "log": ("{}.log_()", False),
+    "floor": ("{}.floor_()", False),
 }  # fmt: skip
 """Operations that can overwrite their first operand, and whether the operands commute."""
 

@@ -1,0 +1,276 @@
+"""Brownian paths on the arrays of a framework, all levels and all entries at once.
+
+Numba runs the same programs in a loop instead (:mod:`ndereg.backends.numba.brownian`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from ndereg.backends.interpreter import Runner
+from ndereg.backends.reference.machine import OPERATIONS
+from ndereg.plan.brownian import DIRECT, ENDS, Areas, BrownianPlan, Grid, brownian_plan, level_words
+from ndereg.plan.normal import draw_bits, threefry
+from ndereg.plan.program import Program
+
+Words = tuple[Any, Any]
+Increments = tuple[Any, Any, Any]
+"""W, H and K over an interval; None for what the areas of a path do not have."""
+
+
+class PathArrays(Protocol):
+    """What a path needs of a framework."""
+
+    operations: Mapping[str, Callable[..., Any]]
+    """Of :data:`ndereg.plan.program.OPERATIONS`, those that the programs of a path use."""
+    block: int | None
+    """Normal numbers that are made at once: what a cache holds, or None without a limit."""
+
+    def numbers(self, values: Any) -> Any:
+        """NumPy numbers as the real numbers that paths are computed in."""
+
+    def words(self, values: Any) -> Any:
+        """Whole numbers from 0 to ``2^32 - 1``, as :meth:`numbers` or NumPy uint32, as words."""
+
+    def real(self, words: Any) -> Any:
+        """Words below 2^31 as numbers."""
+
+    def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
+        """Arrays that agree but in one axis, one after the other."""
+
+    def contract(self, weights: list[Any], normals: list[Any]) -> Any:
+        """Sum over pairs and over the first axis of the product; pairs broadcast."""
+
+
+class NumpyPathArrays:
+    """Paths in float64 NumPy."""
+
+    operations = OPERATIONS
+    block = 1 << 15
+
+    def numbers(self, values: Any) -> Any:
+        """float64."""
+        return np.asarray(values, np.float64)
+
+    def words(self, values: Any) -> Any:
+        """uint32."""
+        return np.asarray(values).astype(np.uint32)
+
+    def real(self, words: Any) -> Any:
+        """float64."""
+        return words.astype(np.float64)
+
+    def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
+        """Along an axis."""
+        return np.concatenate(arrays, axis)
+
+    def contract(self, weights: list[Any], normals: list[Any]) -> Any:
+        """One matrix product where the weights are the same for all samples."""
+        total: Any = 0.0
+        for weight, normal in zip(weights, normals, strict=True):
+            if weight.shape[1] == 1:
+                flat = np.ascontiguousarray(normal.reshape(len(normal), -1))
+                total = total + (weight.reshape(1, -1) @ flat).reshape(normal.shape[1:])
+            else:
+                total = total + np.sum(weight * normal, axis=0)
+        return total
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    """A machine for programs of scalars, which here are arrays."""
+
+    operations: Mapping[str, Callable[..., Any]]
+
+    def apply(self, op: str, *operands: Any) -> Any:
+        return self.operations[op](*operands)
+
+
+@cache
+def _runner(program: Program) -> Runner:
+    return Runner(program)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval of every sample, as positions along the path.
+
+    Attributes
+    ----------
+    start, end : tuple of two arrays (B, 1)
+        A number and what rounding left of it.
+    span, slack : number
+        Of :class:`ndereg.plan.brownian.Grid`.
+    scale : number
+        One over the size of the grid.
+    """
+
+    start: tuple[Any, Any]
+    end: tuple[Any, Any]
+    span: Any
+    slack: Any
+    scale: Any
+
+
+@dataclass(frozen=True)
+class Path:
+    """A Brownian path: a key, a grid of time, and the arrays it is computed on.
+
+    Parameters
+    ----------
+    areas : {"W", "WH", "WHK"}
+    words : tuple of two
+        The key, as words of ``arrays``: of shape ``()``, or ``(B, 1)`` for a key a sample.
+    grid : Grid
+    arrays : PathArrays
+        What normal numbers are computed on.
+    times : PathArrays
+        What weights are computed on.
+    lift : callable
+        Numbers and words of ``times`` as those of ``arrays``.
+    """
+
+    areas: Areas
+    words: Words
+    grid: Grid
+    arrays: Any
+    times: Any
+    lift: Callable[[Any], Any] = lambda values: values
+
+    @property
+    def plan(self) -> BrownianPlan:
+        """The programs."""
+        return brownian_plan(self.areas)
+
+    def components(self, samples: int, channels: int, shared: bool = False) -> Any:
+        """Return words that number the entries of the noise, ``(samples, channels)``.
+
+        Shared noise has the same numbers for every sample, ``(1, channels)``.
+        """
+        rows = 1 if shared else samples
+        if rows * channels > 2**32:
+            raise ValueError(
+                f"expected noise of at most 2^32 entries, received {rows} samples of {channels}; "
+                "try fewer samples at a time, with another key each"
+            )
+        index = np.arange(rows * channels, dtype=np.uint32)
+        return self.arrays.words(index.reshape(rows, channels))
+
+    def increment(self, interval: Interval, components: Any) -> Increments:
+        """W, H, K over an interval of every sample, ``(B, m)``, in the arithmetic of the arrays.
+
+        ``components`` is ``(1, m)`` or ``(B, m)``; what is outside the span is nan.
+        """
+        nodes, weights, signs = _weigh(self.plan, self.grid.depth, interval, self.times)
+        pairs = [weights[f"{area}{number}"] for number, area in self.plan.weights]
+        parts = tuple(map(self.lift, (*nodes, signs["known"], signs["sign"], *pairs)))
+        return self._summed(parts, components)
+
+    def _summed(self, parts: tuple[Any, ...], components: Any) -> Increments:
+        """Sum over the nodes, in halves of the entries where they are too many at once."""
+        rows, columns = max(parts[0].shape[1], components.shape[0]), components.shape[1]
+        count, block = parts[0].shape[0], self.arrays.block
+        if block is not None and count * rows * columns > block and rows * columns > 1:
+            axis, middle = (-2, rows // 2) if rows > columns else (-1, columns // 2)
+            halves = zip(
+                *(_halves(part, axis, middle) for part in (*parts, components)), strict=True
+            )
+            results = [self._summed(half[:-1], half[-1]) for half in halves]
+            found = [
+                None if a is None else self.arrays.concatenate([a, b], axis)
+                for a, b in zip(*results, strict=True)
+            ]
+            return found[0], found[1], found[2]
+        first, second, known, sign, *weights = parts
+        node = threefry(self.words, (first, second))
+        normals = [self._normal(node, components, number) for number in range(len(self.areas))]
+        results: list[Any] = [None, None, None]
+        for place, area in enumerate(self.areas):
+            total = self.arrays.contract(weights[place :: len(self.areas)], normals)
+            results[place] = total * (known if area == "H" else sign)
+        return results[0], results[1], results[2]
+
+    def direct(self, step: Any, length: Any, components: Any) -> Increments:
+        """W, H, K over a step of a fixed mesh, given its number and its length.
+
+        The number are words, and both broadcast with ``components``. These are no increments of the
+        path that :meth:`increment` shows.
+        """
+        node = threefry(self.words, (components * 0 + DIRECT, components * 0 + step))
+        machine = _Arithmetic(self.arrays.operations)
+        deviations = _runner(self.plan.direct)(machine, {"length": length})
+        results: list[Any] = [None, None, None]
+        for number, area in enumerate(self.areas):
+            normal = self._normal(node, components, number)
+            results[number] = deviations[f"{area}{number}"] * normal
+        return results[0], results[1], results[2]
+
+    def _normal(self, node: Words, components: Any, number: int) -> Any:
+        bits = draw_bits(threefry(node, (components, number)))
+        values = dict(zip(("negative", "high", "low"), map(self.arrays.real, bits), strict=True))
+        return _runner(self.plan.normal)(_Arithmetic(self.arrays.operations), values)["normal"]
+
+
+def _halves(array: Any, axis: int, middle: int) -> tuple[Any, Any]:
+    """Return an array before and after an index of an axis, twice the same where that has length 1."""
+    if array.ndim < -axis or array.shape[axis] == 1:
+        return array, array
+    if axis == -1:
+        return array[..., :middle], array[..., middle:]
+    return array[..., :middle, :], array[..., middle:, :]
+
+
+def _weigh(
+    plan: BrownianPlan, depth: int, interval: Interval, arrays: Any
+) -> tuple[Words, dict[str, Any], dict[str, Any]]:
+    """Return words of the nodes, weights of their numbers, and the signs of the result.
+
+    Nodes lead: the root, then a cell a level for the lower end and for the upper one.
+    """
+    machine = _Arithmetic(arrays.operations)
+    parts = zip(("high", "low"), interval.start, interval.end, strict=True)
+    values: dict[str, Any] = {"span": interval.span, "slack": interval.slack}
+    for part, start, end in parts:
+        values |= {f"start_{part}": start, f"end_{part}": end}
+    found = _runner(plan.interval)(machine, values)
+    counts = arrays.numbers(2.0 ** np.arange(depth + 1)).reshape(-1, 1, 1)
+    rates, length = counts * interval.scale, found["length"]
+    places = {}
+    for end in ENDS:
+        inputs = {"high": found[f"{end}_high"], "low": found[f"{end}_low"], "rate": rates}
+        places[end] = _runner(plan.locate)(machine, inputs)
+    located = {f"{end}.{name}": value for end in ENDS for name, value in places[end].items()}
+    ends = _runner(plan.ends)(machine, {**located, "length": length, "rate": rates})
+    weights = [_runner(plan.root)(machine, {**found, "rate": rates[:1]})]
+    for end, side in zip(ENDS, (-1.0, 1.0), strict=True):
+        start, stop = ends[f"{end}.start"], ends[f"{end}.end"]
+        inputs = {"start": start[:-1], "end": stop[:-1], "length": length, "rate": rates[:-1]}
+        split = _runner(plan.split)(machine, inputs)
+        if end == "upper":  # counted with the lower one where they are the same
+            choose = arrays.operations["where"]
+            same = ends["same"][:-1]
+            split = {name: choose(same, 0.0, weight) for name, weight in split.items()}
+        place, other = (start, stop) if end == "lower" else (stop, start)
+        inputs = {"place": place[-1:], "other": other[-1:], "side": side}
+        leaf = _runner(plan.leaf)(machine, {**inputs, "length": length, "rate": rates[-1:]})
+        weights += [split, leaf]
+    joined = {name: arrays.concatenate([part[name] for part in weights]) for name in weights[0]}
+    return _node_words(depth, places, arrays), joined, found
+
+
+def _node_words(depth: int, places: dict[str, dict[str, Any]], arrays: Any) -> Words:
+    high, low = np.array(level_words(depth), np.uint32).T.reshape(2, -1, 1, 1)
+    rows: tuple[list[Any], list[Any]] = ([], [])
+    for end in ENDS:
+        place = places[end]
+        carry = arrays.words(place["carry"] + 1.0)  # from -1 to 1
+        rows[0].append(arrays.words(place["word_high"]) + arrays.words(high))
+        rows[1].append(arrays.words(place["word_low"]) + arrays.words(low - 1) + carry)
+    root = [row[0][:1] * 0 for row in rows]
+    first, second = (arrays.concatenate([zero, *row]) for zero, row in zip(root, rows, strict=True))
+    return first, second
