@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ndereg import ops
+from ndereg.brownian import BrownianTree
 from ndereg.catalogue import lookup, names, register
 from ndereg.catalogue.controllers import CONTROLLERS
 from ndereg.field import Field
@@ -86,6 +87,7 @@ def load(path: Any) -> Any:
 __all__ = [
     "CONTROLLERS",
     "Backsolve",
+    "BrownianTree",
     "Constant",
     "ConstantStep",
     "Discrete",

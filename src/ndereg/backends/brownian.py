@@ -97,6 +97,52 @@ def _runner(program: Program) -> Runner:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """The noise of a solve: an entry a sample and channel, numbered in this order.
+
+    Attributes
+    ----------
+    samples, channels : int
+    shared : bool
+        Whether all samples have the same noise, so that only channels are numbered.
+
+    Raises
+    ------
+    ValueError
+        If there are more than ``2^32`` entries.
+    """
+
+    samples: int
+    channels: int
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if (1 if self.shared else self.samples) * self.channels > 2**32:
+            raise ValueError(
+                f"expected noise of at most 2^32 entries, received {self.samples} samples of "
+                f"{self.channels} channels; try fewer samples at a time, with another key each"
+            )
+
+
+class BrownianSource(Protocol):
+    """A Brownian path as a backend's solver asks for it; see ``brownian`` of the backends."""
+
+    def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
+        """W, H, K over ``[s, t]``, each ``(B, m)`` in the dtype of the source, None if absent.
+
+        Times are numbers of the backend's clock, the same for all samples or ``(B, 1)``, in either
+        order: against the direction of the path W and K change their sign. ``s == t`` gives zeros,
+        and what is outside the span is nan. Shared noise over one interval is ``(1, m)``.
+        """
+
+    def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
+        """W, H, K of step number ``step`` of a fixed mesh, of size ``h``: not those of the path.
+
+        ``step`` is an integer from 0 to ``2^32 - 1``, or an integer array ``(B, 1)``.
+        """
+
+
+@dataclass(frozen=True)
 class Interval:
     """An interval of every sample, as positions along the path.
 
@@ -119,14 +165,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Path:
-    """A Brownian path: a key, a grid of time, and the arrays it is computed on.
+    """A Brownian path: a key, the depth of its cells, and the arrays it is computed on.
 
     Parameters
     ----------
     areas : {"W", "WH", "WHK"}
     words : tuple of two
         The key, as words of ``arrays``: of shape ``()``, or ``(B, 1)`` for a key a sample.
-    grid : Grid
+    depth : int
+        Of the grid.
     arrays : PathArrays
         What normal numbers are computed on.
     times : PathArrays
@@ -137,7 +184,7 @@ class Path:
 
     areas: Areas
     words: Words
-    grid: Grid
+    depth: int
     arrays: Any
     times: Any
     lift: Callable[[Any], Any] = lambda values: values
@@ -147,26 +194,18 @@ class Path:
         """The programs."""
         return brownian_plan(self.areas)
 
-    def components(self, samples: int, channels: int, shared: bool = False) -> Any:
-        """Return words that number the entries of the noise, ``(samples, channels)``.
-
-        Shared noise has the same numbers for every sample, ``(1, channels)``.
-        """
-        rows = 1 if shared else samples
-        if rows * channels > 2**32:
-            raise ValueError(
-                f"expected noise of at most 2^32 entries, received {rows} samples of {channels}; "
-                "try fewer samples at a time, with another key each"
-            )
-        index = np.arange(rows * channels, dtype=np.uint32)
-        return self.arrays.words(index.reshape(rows, channels))
+    def components(self, entries: Entries) -> Any:
+        """Return words that number the entries of the noise, ``(1, m)`` or ``(B, m)``."""
+        rows = 1 if entries.shared else entries.samples
+        index = np.arange(rows * entries.channels, dtype=np.uint32)
+        return self.arrays.words(index.reshape(rows, entries.channels))
 
     def increment(self, interval: Interval, components: Any) -> Increments:
         """W, H, K over an interval of every sample, ``(B, m)``, in the arithmetic of the arrays.
 
         ``components`` is ``(1, m)`` or ``(B, m)``; what is outside the span is nan.
         """
-        nodes, weights, signs = _weigh(self.plan, self.grid.depth, interval, self.times)
+        nodes, weights, signs = _weigh(self.plan, self.depth, interval, self.times)
         pairs = [weights[f"{area}{number}"] for number, area in self.plan.weights]
         parts = tuple(map(self.lift, (*nodes, signs["known"], signs["sign"], *pairs)))
         return self._summed(parts, components)
@@ -198,10 +237,10 @@ class Path:
     def direct(self, step: Any, length: Any, components: Any) -> Increments:
         """W, H, K over a step of a fixed mesh, given its number and its length.
 
-        The number are words, and both broadcast with ``components``. These are no increments of the
-        path that :meth:`increment` shows.
+        The number are words; both are ``(1, 1)`` or ``(B, 1)``. These are no increments of the path
+        that :meth:`increment` shows.
         """
-        node = threefry(self.words, (components * 0 + DIRECT, components * 0 + step))
+        node = threefry(self.words, (step * 0 + DIRECT, step))
         machine = _Arithmetic(self.arrays.operations)
         deviations = _runner(self.plan.direct)(machine, {"length": length})
         results: list[Any] = [None, None, None]
@@ -217,7 +256,7 @@ class Path:
 
 
 def _halves(array: Any, axis: int, middle: int) -> tuple[Any, Any]:
-    """Return an array before and after an index of an axis, twice the same where that has length 1."""
+    """Return an array before and after an index, twice the same where the axis has length 1."""
     if array.ndim < -axis or array.shape[axis] == 1:
         return array, array
     if axis == -1:
@@ -274,3 +313,43 @@ def _node_words(depth: int, places: dict[str, dict[str, Any]], arrays: Any) -> W
     root = [row[0][:1] * 0 for row in rows]
     first, second = (arrays.concatenate([zero, *row]) for zero, row in zip(root, rows, strict=True))
     return first, second
+
+
+def host_interval(grid: Grid, s: Any, t: Any) -> Interval:
+    """Where two times, numbers or NumPy arrays, are along the path."""
+    start, end = (
+        (np.asarray(time, np.float64).reshape(-1, 1) - grid.origin) * grid.direction
+        for time in (s, t)
+    )
+    nothing = np.zeros((1, 1))
+    return Interval((start, nothing), (end, nothing), grid.length, grid.slack, 1.0 / grid.size)
+
+
+def as_dtype(increments: Increments, cast: Callable[[Any], Any]) -> Increments:
+    """Increments, where there are any, in another dtype."""
+    w, h, k = (None if part is None else cast(part) for part in increments)
+    return w, h, k
+
+
+class NumpyBrownian:
+    """A path in NumPy; see :class:`BrownianSource`."""
+
+    def __init__(self, areas: Areas, words: tuple[int, int], grid: Grid, dtype: str) -> None:
+        arrays = NumpyPathArrays()
+        self.grid, self.dtype = grid, dtype
+        key = np.uint32(words[0]), np.uint32(words[1])
+        self.path = Path(areas, key, grid.depth, arrays, arrays)
+
+    def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
+        """See :class:`BrownianSource`."""
+        interval = host_interval(self.grid, s, t)
+        return self._cast(self.path.increment(interval, self.path.components(entries)))
+
+    def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
+        """See :class:`BrownianSource`."""
+        length = np.abs(np.asarray(h, np.float64)).reshape(-1, 1)
+        number = np.asarray(step).astype(np.uint32).reshape(-1, 1)
+        return self._cast(self.path.direct(number, length, self.path.components(entries)))
+
+    def _cast(self, increments: Increments) -> Increments:
+        return as_dtype(increments, lambda part: part.astype(self.dtype, copy=False))

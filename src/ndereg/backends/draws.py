@@ -19,8 +19,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
     ValueError
         If ``seed`` is not an integer in ``[0, 2**64)``.
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
-        raise ValueError(f"expected a seed in [0, 2**64), received {seed!r}; try a small integer")
+    check_seed(seed)
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return np.random.Generator(np.random.Philox(key=int(seed) << 64 | int.from_bytes(digest)))
 
@@ -51,9 +50,48 @@ def uniform(backend: Any, key: Any, count: int, what: str) -> Any:
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return stream(int(key), f"solve {what}").random(count)
     found = backend.uniform(key, count)
-    if found is None:
-        raise TypeError(
-            f"expected an int or {backend.key_types} as key, received {key!r} of type "
-            f"{type(key).__module__}.{type(key).__qualname__}; try key=0"
+    return _refuse_key(backend, key) if found is None else found
+
+
+def key_words(backend: Any, key: Any) -> tuple[Any, Any]:
+    """Return two words of 32 bits from a key: what a Brownian path is drawn from.
+
+    An integer gives its upper and lower half, which is the data of ``jax.random.key(seed)``; a
+    Threefry key of JAX its data. From a generator of NumPy or PyTorch, and from other keys of JAX,
+    two words are drawn.
+
+    Raises
+    ------
+    ValueError
+        If there is no key, or an integer is not in ``[0, 2**64)``.
+    TypeError
+        If it is no key of this backend, or the backend has no Brownian paths.
+    """
+    if key is None:
+        raise ValueError(
+            "expected a key for the Brownian path, received key=None; try key=0, and another "
+            "integer for every path"
         )
-    return found
+    if not hasattr(backend, "key_words"):
+        raise TypeError(
+            f"expected a backend that has Brownian paths, received {backend.name!r}; try one of "
+            "those that ndereg brings"
+        )
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        check_seed(key)
+        return int(key) >> 32, int(key) & 0xFFFFFFFF
+    found = backend.key_words(key)
+    return _refuse_key(backend, key) if found is None else found
+
+
+def check_seed(seed: object) -> None:
+    """Raise ValueError if ``seed`` is not an integer in ``[0, 2**64)``."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(f"expected a seed in [0, 2**64), received {seed!r}; try a small integer")
+
+
+def _refuse_key(backend: Any, key: object) -> Any:
+    raise TypeError(
+        f"expected an int or {backend.key_types} as key, received {key!r} of type "
+        f"{type(key).__module__}.{type(key).__qualname__}; try key=0"
+    )

@@ -85,6 +85,13 @@ class NumpyArrays:
         """The next numbers of a ``numpy.random.Generator``."""
         return key.random(count) if isinstance(key, np.random.Generator) else None
 
+    def key_words(self, key: object) -> tuple[Any, Any] | None:
+        """Two words drawn from a ``numpy.random.Generator``."""
+        if not isinstance(key, np.random.Generator):
+            return None
+        first, second = key.integers(0, 2**32, 2, dtype=np.uint32)
+        return first, second
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """NumPy fields carry no parameters of their own."""
         return {}

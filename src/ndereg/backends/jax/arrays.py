@@ -13,6 +13,7 @@ import numpy as np
 
 from ndereg.backends.base import Result
 from ndereg.backends.jax import clock
+from ndereg.backends.jax.brownian import words_of
 from ndereg.spec.status import Status
 
 
@@ -87,6 +88,10 @@ class JaxArrays:
         if not typed and not (key.dtype == np.uint32 and key.ndim == 1):
             return None
         return jax.random.uniform(key, (count,), clock.control_dtype())
+
+    def key_words(self, key: object) -> tuple[Any, Any] | None:
+        """Two words of a key of ``jax.random``, also of one inside a transformation."""
+        return words_of(key)
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """A field's closure is seen by tracing it; no parameters need a name."""

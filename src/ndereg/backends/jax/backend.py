@@ -14,10 +14,12 @@ from ndereg.backends.base import Problem, Result
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.arrays import JaxArrays
+from ndereg.backends.jax.brownian import JaxBrownian
 from ndereg.backends.jax.field import TracedField
 from ndereg.backends.jax.fingerprint import Fingerprint
 from ndereg.backends.jax.inputs import Inputs, gather_inputs
 from ndereg.backends.jax.solver import Options, Solver, is_traced
+from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.control import HISTORY
 from ndereg.plan.lower import Plan
 from ndereg.spec.controller import CONTROL_PARAMETERS
@@ -30,6 +32,12 @@ class JaxBackend(JaxArrays):
     """Step programs traced into one ``lax.while_loop``, compiled by XLA."""
 
     name = "jax"
+
+    def brownian(
+        self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None
+    ) -> JaxBrownian:
+        """Return a Brownian path; words, and the grid but for its depth, may be traced."""
+        return JaxBrownian(areas, words, grid, dtype)
 
     def compile(self, plan: Plan) -> JaxSolver:
         """Make the programs ready to run."""

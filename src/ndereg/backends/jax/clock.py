@@ -59,6 +59,14 @@ def difference(a: Time, b: Time) -> Any:
     return total + (lost + (a[1] - b[1]))
 
 
+def separation(a: Time, b: Time) -> Time:
+    """``a - b`` as a time."""
+    if len(a) == 1:
+        return (a[0] - b[0],)
+    total, lost = _two_sum(a[0], -b[0])
+    return _normalised(total, lost + (a[1] - b[1]))
+
+
 def rounded(t: Time, dtype: Any) -> Any:
     """A time in one floating-point number."""
     return t[0].astype(dtype) if len(t) == 1 else (t[0] + t[1]).astype(dtype)

@@ -15,6 +15,7 @@ import numpy as np
 from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.backsolve import backsolve
 from ndereg.backends.host.local import ExtraStep, Start, local_runners
+from ndereg.backends.numba.brownian import NumbaBrownian
 from ndereg.backends.numba.fields import (
     Coupled,
     FieldKernels,
@@ -30,6 +31,7 @@ from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import field_pullback
 from ndereg.field import is_compiled
+from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete
 from ndereg.trace import Graph
@@ -42,6 +44,12 @@ class NumbaBackend(NumpyArrays):
     """NumPy arrays; the solve compiled by Numba."""
 
     name = "numba"
+
+    def brownian(
+        self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None
+    ) -> NumbaBrownian:
+        """Return a Brownian path, for use outside of compiled loops."""
+        return NumbaBrownian(areas, words, grid, dtype)
 
     def compile(self, plan: Plan) -> NumbaSolver:
         """Modules are built when a field is first seen."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.base import Problem, Result
+from ndereg.backends.brownian import NumpyBrownian
 from ndereg.backends.host.backsolve import backsolve
 from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Tape, integrate
@@ -16,6 +17,7 @@ from ndereg.backends.interpreter import Runners
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import field_pullback
+from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete
@@ -25,6 +27,12 @@ class ReferenceBackend(NumpyArrays):
     """Step programs interpreted in plain NumPy; the field's VJP comes from its trace."""
 
     name = "reference"
+
+    def brownian(
+        self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None
+    ) -> NumpyBrownian:
+        """Return a Brownian path."""
+        return NumpyBrownian(areas, words, grid, dtype)
 
     def compile(self, plan: Plan) -> ReferenceSolver:
         """Make the programs ready to run."""

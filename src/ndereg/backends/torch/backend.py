@@ -15,11 +15,13 @@ from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Keeping, Tape, integrate
 from ndereg.backends.interpreter import Runners
+from ndereg.backends.torch.brownian import TorchBrownian
 from ndereg.backends.torch.compiled import open_field
 from ndereg.backends.torch.emit import EmittedProgram
 from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.history import Recording, SolveFunction
 from ndereg.backends.torch.machine import TorchMachine
+from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
@@ -126,6 +128,20 @@ class TorchBackend:
             return None
         found = torch.rand(count, generator=key, device=key.device, dtype=torch.float64)
         return found.cpu().numpy()
+
+    def key_words(self, key: object) -> tuple[Any, Any] | None:
+        """Two words drawn from a ``torch.Generator``."""
+        if not isinstance(key, torch.Generator):
+            return None
+        first, second = torch.randint(0, 2**32, (2,), generator=key, device=key.device).tolist()
+        return first, second
+
+    def brownian(
+        self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None
+    ) -> TorchBrownian:
+        """Return a Brownian path on the device of ``like``, by default the CPU."""
+        device = torch.device("cpu") if like is None else like.device
+        return TorchBrownian(areas, words, grid, dtype, device)
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, torch.Tensor]:
         """Return the parameters of a module that require gradients, by name."""

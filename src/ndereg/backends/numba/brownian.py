@@ -1,0 +1,312 @@
+"""Brownian paths as Numba source: the programs of a path in one function of scalar times.
+
+The nodes of a query and their weights are found first; then, for every entry of the noise, the
+numbers of all nodes are made in one loop that runs on packed registers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ndereg.backends.brownian import Entries, Increments, as_dtype
+from ndereg.backends.numba.emit import HEADER
+from ndereg.backends.numba.module import load
+from ndereg.backends.numba.programs import Kernels, Numbers, ProgramSource, emit_program
+from ndereg.plan.brownian import DIRECT, Areas, BrownianPlan, Grid, brownian_plan
+from ndereg.plan.normal import draw_bits, threefry
+from ndereg.plan.program import Program
+
+__all__ = ["NumbaBrownian", "brownian_source"]
+
+_NUMBERS = Numbers("float64", "float64", None)
+
+
+class _Word:
+    """A word of 32 bits under construction: every operation is a line of source."""
+
+    def __init__(self, lines: list[str], text: str) -> None:
+        self.lines, self.text = lines, text
+
+    def _new(self, operator: str, other: _Word | int) -> _Word:
+        right = other.text if isinstance(other, _Word) else f"np.uint32({other})"
+        name = f"w{len(self.lines)}"
+        self.lines.append(f"{name} = np.uint32({self.text} {operator} {right})")
+        return _Word(self.lines, name)
+
+    def __add__(self, other: _Word | int) -> _Word:
+        return self._new("+", other)
+
+    def __xor__(self, other: _Word | int) -> _Word:
+        return self._new("^", other)
+
+    def __or__(self, other: _Word | int) -> _Word:
+        return self._new("|", other)
+
+    def __and__(self, other: _Word | int) -> _Word:
+        return self._new("&", other)
+
+    def __lshift__(self, other: int) -> _Word:
+        return self._new("<<", other)
+
+    def __rshift__(self, other: int) -> _Word:
+        return self._new(">>", other)
+
+
+def _function(name: str, parameters: str, lines: list[str], result: str, decorator: str) -> str:
+    body = "".join(f"    {line}\n" for line in [*lines, f"return {result}"])
+    return f"{decorator}\ndef {name}({parameters}):\n{body}\n\n"
+
+
+def _threefry_source(decorator: str) -> str:
+    lines: list[str] = []
+    key, counter = ((_Word(lines, f"{name}0"), _Word(lines, f"{name}1")) for name in "kc")
+    first, second = threefry(key, counter)
+    return _function(
+        "path_words", "k0, k1, c0, c1", lines, f"{first.text}, {second.text}", decorator
+    )
+
+
+def _draw_source(normal: ProgramSource, decorator: str) -> str:
+    lines = ["a, b = path_words(n0, n1, component, np.uint32(number))"]
+    bits = draw_bits((_Word(lines, "a"), _Word(lines, "b")))
+    names = dict(zip(("negative", "high", "low"), bits, strict=True))
+    values = {name: f"np.float64({bit.text})" for name, bit in names.items()}
+    lines.append(normal.call(values, {"normal": "z"}))
+    return _function("path_normal", "n0, n1, component, number", lines, "z", decorator)
+
+
+class _Programs:
+    """The programs of a plan as functions, and the source of calls to them."""
+
+    def __init__(self, plan: BrownianPlan, decorator: str) -> None:
+        self.plan = plan
+        programs = {name: value for name, value in vars(plan).items() if isinstance(value, Program)}
+        self.sources = {
+            name: emit_program(program, f"path_{name}_program", _NUMBERS, Kernels(), decorator)
+            for name, program in programs.items()
+        }
+        self.text = "".join(source.text.strip() + "\n\n\n" for source in self.sources.values())
+
+    def call(self, name: str, values: dict[str, str], outputs: dict[str, str]) -> str:
+        """Source of a call; outputs that are not named are dropped."""
+        source = self.sources[name]
+        named = {result: outputs.get(result, "_") for result in source.results}
+        return source.call(values, named)
+
+    def weights(self, name: str, values: dict[str, str]) -> str:
+        """Source of a call that writes the weights of node ``count``."""
+        rows = {
+            f"{area}{number}": f"weights[{column}, count]"
+            for column, (number, area) in enumerate(self.plan.weights)
+        }
+        return self.call(name, values, rows)
+
+
+def brownian_source(areas: Areas, decorator: str = "@kernel") -> str:
+    """Return the source of the functions of a path, to be put after the header of a module.
+
+    They are called as::
+
+        brownian_increment(k0, k1, origin, direction, size, depth, span, s, t, first, W, H, K)
+        brownian_direct(k0, k1, step, length, first, W, H, K)
+
+    and write into the rows ``W``, ``H``, ``K`` (any real dtype; what ``areas`` lacks is left alone)
+    the increments over ``[s, t]`` of the entries ``first``, ``first + 1``, ... of the noise.
+    ``k0``, ``k1`` are uint32; the numbers of the grid are those of :class:`Grid`. Outside the span
+    everything is nan.
+    """
+    plan = brownian_plan(areas)
+    programs = _Programs(plan, decorator)
+    head = _threefry_source(decorator) + programs.text
+    head += _draw_source(programs.sources["normal"], decorator)
+    head = f"from math import nan\n\n\n{head}"
+    return head + _nodes_source(programs, decorator) + _sums_source(plan, programs, decorator)
+
+
+def _nodes_source(programs: _Programs, decorator: str) -> str:
+    """Nodes of an interval: their keys and weights, how many they are, and the signs."""
+    interval = programs.call(
+        "interval",
+        {"start_high": "(s - origin) * direction", "start_low": "0.0", "span": "span",
+         "end_high": "(t - origin) * direction", "end_low": "0.0",
+         "slack": "size * 0.5 / 2.0 ** depth"},
+        {"lower_high": "lower", "upper_high": "upper", "length": "length", "known": "known",
+         "sign": "sign"},
+    )  # fmt: skip
+    located = ("cell", "place", "word_high", "word_low", "carry")
+    locate = {
+        end: programs.call(
+            "locate",
+            {"high": end, "low": "0.0", "rate": "rate"},
+            {name: f"{end}_{name.removeprefix('word_')}" for name in located},
+        )
+        for end in ("lower", "upper")
+    }
+    seen = {
+        f"{end}.{part}": f"{end}_{part}" for end in locate for part in ("cell", "carry", "place")
+    }
+    ends = programs.call(
+        "ends",
+        {**seen, "length": "length", "rate": "rate"},
+        {"same": "same", "lower.start": "lower_start", "lower.end": "lower_end",
+         "upper.start": "upper_start", "upper.end": "upper_end"},
+    )  # fmt: skip
+    common = {"length": "length", "rate": "rate"}
+    root = programs.weights("root", {**common, "lower_high": "lower", "lower_low": "0.0"})
+    split, leaf = {}, {}
+    for end, place, other, side in (
+        ("lower", "lower_start", "lower_end", "-1.0"),
+        ("upper", "upper_end", "upper_start", "1.0"),
+    ):
+        values = {"start": f"{end}_start", "end": f"{end}_end"}
+        split[end] = programs.weights("split", {**common, **values})
+        values = {"place": place, "other": other, "side": side}
+        leaf[end] = programs.weights("leaf", {**common, **values})
+
+    def node(end: str, weigh: str, indent: str) -> list[str]:
+        return [
+            f"{indent}keys[0, count], keys[1, count] = path_words(",
+            f"{indent}    k0, k1, np.uint32(np.int64({end}_high) + (first_cell >> 32)),",
+            f"{indent}    np.uint32(np.int64({end}_low) + (first_cell & 0xFFFFFFFF)))",
+            f"{indent}{weigh}",
+            f"{indent}count += 1",
+        ]
+
+    lines = [
+        interval,
+        "count = 0",
+        "rate = 1.0 / size",
+        "keys[0, 0], keys[1, 0] = path_words(k0, k1, np.uint32(0), np.uint32(0))",
+        root,
+        "count += 1",
+        "for level in range(depth + 1):",
+        "    first_cell = np.int64(1) << level",
+        f"    {locate['lower']}",
+        f"    {locate['upper']}",
+        f"    {ends}",
+        "    if level < depth:",
+        *node("lower", split["lower"], "        "),
+        "        if not same:",
+        *node("upper", split["upper"], "            "),
+        "    else:",
+        *node("lower", leaf["lower"], "        "),
+        *node("upper", leaf["upper"], "        "),
+        "    rate *= 2.0",
+    ]
+    parameters = "k0, k1, origin, direction, size, depth, span, s, t, keys, weights"
+    return _function("path_nodes", parameters, lines, "count, known, sign", decorator)
+
+
+def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str:
+    columns = {pair: column for column, pair in enumerate(plan.weights)}
+    numbers = range(len(plan.areas))
+    lines = [
+        "keys = np.empty((2, 2 * depth + 3), np.uint32)",
+        f"weights = np.empty(({len(columns)}, 2 * depth + 3))",
+        f"normals = np.empty(({len(plan.areas)}, 2 * depth + 3))",
+        "count, known, sign = path_nodes(",
+        "    k0, k1, origin, direction, size, depth, span, s, t, keys, weights)",
+        "for i in range(len(W)):",
+        "    component = np.uint32(first + i)",
+    ]
+    for number in numbers:
+        lines += [
+            "    for n in range(count):",
+            "        a, b = keys[0, n], keys[1, n]",
+            f"        normals[{number}, n] = path_normal(a, b, component, {number})",
+        ]
+    for area in plan.areas:
+        terms = [
+            f"weights[{columns[number, area]}, n] * normals[{number}, n]" for number in numbers
+        ]
+        lines += [
+            "    total = 0.0",
+            "    for n in range(count):",
+            f"        total = plus(total, {' + '.join(terms)})",
+            f"    {area}[i] = total * {'known' if area == 'H' else 'sign'}",
+        ]
+    increment = _function(
+        "brownian_increment",
+        "k0, k1, origin, direction, size, depth, span, s, t, first, W, H, K",
+        lines,
+        "None",
+        decorator,
+    )
+    deviations = {f"{area}{number}": f"d{number}" for number, area in enumerate(plan.areas)}
+    lines = [
+        programs.call("direct", {"length": "length"}, deviations),
+        f"n0, n1 = path_words(k0, k1, np.uint32({DIRECT}), np.uint32(step))",
+        "for i in range(len(W)):",
+        "    component = np.uint32(first + i)",
+        *(
+            f"    {area}[i] = d{number} * path_normal(n0, n1, component, {number})"
+            for number, area in enumerate(plan.areas)
+        ),
+    ]
+    parameters = "k0, k1, step, length, first, W, H, K"
+    return increment + _function("brownian_direct", parameters, lines, "None", decorator)
+
+
+_ROWS = """\
+@kernel
+def path_rows(k0, k1, origin, direction, size, depth, span, s, t, shared, W, H, K):
+    for b in range(len(W)):
+        first = 0 if shared else b * W.shape[1]
+        j = b if len(s) > 1 else 0
+        brownian_increment(
+            k0, k1, origin, direction, size, depth, span, s[j], t[j], first, W[b], H[b], K[b])
+
+
+@kernel
+def path_steps(k0, k1, step, length, shared, W, H, K):
+    for b in range(len(W)):
+        first = 0 if shared else b * W.shape[1]
+        j = b if len(step) > 1 else 0
+        brownian_direct(k0, k1, step[j], length[j], first, W[b], H[b], K[b])
+"""
+
+
+@cache
+def path_functions(areas: Areas) -> Any:
+    """Return the compiled functions of a path, ``path_rows`` and ``path_steps`` among them."""
+    return load(f"{HEADER}\n\n{brownian_source(areas)}{_ROWS}")
+
+
+class NumbaBrownian:
+    """A path compiled by Numba; see :class:`ndereg.backends.brownian.BrownianSource`."""
+
+    def __init__(self, areas: Areas, words: tuple[int, int], grid: Grid, dtype: str) -> None:
+        self.areas, self.grid, self.dtype = areas, grid, dtype
+        self.words = np.uint32(words[0]), np.uint32(words[1])
+        self._functions = path_functions(areas)
+
+    def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
+        """See :class:`ndereg.backends.brownian.BrownianSource`."""
+        grid = self.grid
+        cells = (grid.origin, grid.direction, grid.size, grid.depth, grid.length)
+        return self._filled(self._functions.path_rows, cells, entries, (s, t), np.float64)
+
+    def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
+        """See :class:`ndereg.backends.brownian.BrownianSource`."""
+        steps = np.asarray(step, np.int64), np.abs(h)
+        return self._filled(self._functions.path_steps, (), entries, steps, None)
+
+    def _filled(
+        self, function: Any, cells: tuple[Any, ...], entries: Entries, pair: Any, dtype: Any
+    ) -> Increments:
+        first, second = np.broadcast_arrays(*(np.asarray(v, dtype).reshape(-1) for v in pair))
+        first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
+        rows = len(first) if entries.shared else max(len(first), entries.samples)
+        parts = [np.empty((rows, entries.channels)) for _ in self.areas]
+        parts += [np.empty((rows, 0))] * (3 - len(parts))
+        function(*self.words, *cells, first, second, entries.shared, *parts)
+        kept = [
+            part if area in self.areas else None for area, part in zip("WHK", parts, strict=True)
+        ]
+        w, h, k = as_dtype(
+            (kept[0], kept[1], kept[2]), lambda part: part.astype(self.dtype, copy=False)
+        )
+        return w, h, k
