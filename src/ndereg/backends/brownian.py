@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from ndereg.backends.interpreter import Runner
-from ndereg.backends.reference.machine import OPERATIONS
 from ndereg.plan.brownian import DIRECT, ENDS, Areas, BrownianPlan, Grid, brownian_plan, level_words
 from ndereg.plan.normal import draw_bits, threefry
 from ndereg.plan.program import Program
@@ -43,42 +42,12 @@ class PathArrays(Protocol):
     def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
         """Arrays that agree but in one axis, one after the other."""
 
-    def contract(self, weights: list[Any], normals: list[Any]) -> Any:
-        """Sum over pairs and over the first axis of the product; pairs broadcast."""
+    def contract(self, weights: Any, normals: Any) -> Any:
+        """Sum over numbers and nodes of weights times normals.
 
-
-class NumpyPathArrays:
-    """Paths in float64 NumPy."""
-
-    operations = OPERATIONS
-    block = 1 << 15
-
-    def numbers(self, values: Any) -> Any:
-        """float64."""
-        return np.asarray(values, np.float64)
-
-    def words(self, values: Any) -> Any:
-        """uint32."""
-        return np.asarray(values).astype(np.uint32)
-
-    def real(self, words: Any) -> Any:
-        """float64."""
-        return words.astype(np.float64)
-
-    def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
-        """Along an axis."""
-        return np.concatenate(arrays, axis)
-
-    def contract(self, weights: list[Any], normals: list[Any]) -> Any:
-        """One matrix product where the weights are the same for all samples."""
-        total: Any = 0.0
-        for weight, normal in zip(weights, normals, strict=True):
-            if weight.shape[1] == 1:
-                flat = np.ascontiguousarray(normal.reshape(len(normal), -1))
-                total = total + (weight.reshape(1, -1) @ flat).reshape(normal.shape[1:])
-            else:
-                total = total + np.sum(weight * normal, axis=0)
-        return total
+        Weights are ``(areas, numbers, nodes, B, 1)``, normals ``(numbers, nodes, B, m)``; each B
+        may be 1.
+        """
 
 
 @dataclass(frozen=True)
@@ -205,10 +174,9 @@ class Path:
 
         ``components`` is ``(1, m)`` or ``(B, m)``; what is outside the span is nan.
         """
-        nodes, weights, signs = _weigh(self.plan, self.depth, interval, self.times)
-        pairs = [weights[f"{area}{number}"] for number, area in self.plan.weights]
-        parts = tuple(map(self.lift, (*nodes, signs["known"], signs["sign"], *pairs)))
-        return self._summed(parts, components)
+        nodes, weights, signs = weigh(self.plan, self.depth, interval, self.times)
+        values = (*nodes, signs["known"], signs["sign"], weights)
+        return self._summed(tuple(map(self.lift, values)), components)
 
     def _summed(self, parts: tuple[Any, ...], components: Any) -> Increments:
         """Sum over the nodes, in halves of the entries where they are too many at once."""
@@ -225,13 +193,12 @@ class Path:
                 for a, b in zip(*results, strict=True)
             ]
             return found[0], found[1], found[2]
-        first, second, known, sign, *weights = parts
-        node = threefry(self.words, (first, second))
-        normals = [self._normal(node, components, number) for number in range(len(self.areas))]
+        first, second, known, sign, weights = parts
+        normals = self._normals(threefry(self.words, (first, second)), components)
+        totals = self.arrays.contract(weights, normals)
         results: list[Any] = [None, None, None]
         for place, area in enumerate(self.areas):
-            total = self.arrays.contract(weights[place :: len(self.areas)], normals)
-            results[place] = total * (known if area == "H" else sign)
+            results[place] = totals[place] * (known if area == "H" else sign)
         return results[0], results[1], results[2]
 
     def direct(self, step: Any, length: Any, components: Any) -> Increments:
@@ -243,14 +210,16 @@ class Path:
         node = threefry(self.words, (step * 0 + DIRECT, step))
         machine = _Arithmetic(self.arrays.operations)
         deviations = _runner(self.plan.direct)(machine, {"length": length})
+        normals = self._normals((node[0][None], node[1][None]), components)
         results: list[Any] = [None, None, None]
         for number, area in enumerate(self.areas):
-            normal = self._normal(node, components, number)
-            results[number] = deviations[f"{area}{number}"] * normal
+            results[number] = deviations[f"{area}{number}"] * normals[number, 0]
         return results[0], results[1], results[2]
 
-    def _normal(self, node: Words, components: Any, number: int) -> Any:
-        bits = draw_bits(threefry(node, (components, number)))
+    def _normals(self, node: Words, components: Any) -> Any:
+        """Numbers of nodes ``(nodes, B, 1)``, in ``(numbers, nodes, B, m)``."""
+        numbers = np.arange(len(self.areas), dtype=np.uint32).reshape(-1, 1, 1, 1)
+        bits = draw_bits(threefry(node, (components, self.arrays.words(numbers))))
         values = dict(zip(("negative", "high", "low"), map(self.arrays.real, bits), strict=True))
         return _runner(self.plan.normal)(_Arithmetic(self.arrays.operations), values)["normal"]
 
@@ -264,17 +233,18 @@ def _halves(array: Any, axis: int, middle: int) -> tuple[Any, Any]:
     return array[..., :middle, :], array[..., middle:, :]
 
 
-def _weigh(
+def weigh(
     plan: BrownianPlan, depth: int, interval: Interval, arrays: Any
-) -> tuple[Words, dict[str, Any], dict[str, Any]]:
+) -> tuple[Words, Any, dict[str, Any]]:
     """Return words of the nodes, weights of their numbers, and the signs of the result.
 
-    Nodes lead: the root, then a cell a level for the lower end and for the upper one.
+    Words are ``(nodes, B, 1)``, weights ``(areas, numbers, nodes, B, 1)``. Nodes are the root, then
+    the halved cells of the lower end and of the upper one, and the last cells of both.
     """
     machine = _Arithmetic(arrays.operations)
-    parts = zip(("high", "low"), interval.start, interval.end, strict=True)
+    pairs = zip(("high", "low"), interval.start, interval.end, strict=True)
     values: dict[str, Any] = {"span": interval.span, "slack": interval.slack}
-    for part, start, end in parts:
+    for part, start, end in pairs:
         values |= {f"start_{part}": start, f"end_{part}": end}
     found = _runner(plan.interval)(machine, values)
     counts = arrays.numbers(2.0 ** np.arange(depth + 1)).reshape(-1, 1, 1)
@@ -285,34 +255,43 @@ def _weigh(
         places[end] = _runner(plan.locate)(machine, inputs)
     located = {f"{end}.{name}": value for end in ENDS for name, value in places[end].items()}
     ends = _runner(plan.ends)(machine, {**located, "length": length, "rate": rates})
-    weights = [_runner(plan.root)(machine, {**found, "rate": rates[:1]})]
-    for end, side in zip(ENDS, (-1.0, 1.0), strict=True):
-        start, stop = ends[f"{end}.start"], ends[f"{end}.end"]
-        inputs = {"start": start[:-1], "end": stop[:-1], "length": length, "rate": rates[:-1]}
-        split = _runner(plan.split)(machine, inputs)
-        if end == "upper":  # counted with the lower one where they are the same
-            choose = arrays.operations["where"]
-            same = ends["same"][:-1]
-            split = {name: choose(same, 0.0, weight) for name, weight in split.items()}
-        place, other = (start, stop) if end == "lower" else (stop, start)
-        inputs = {"place": place[-1:], "other": other[-1:], "side": side}
-        leaf = _runner(plan.leaf)(machine, {**inputs, "length": length, "rate": rates[-1:]})
-        weights += [split, leaf]
-    joined = {name: arrays.concatenate([part[name] for part in weights]) for name in weights[0]}
-    return _node_words(depth, places, arrays), joined, found
+    root = _runner(plan.root)(machine, {**found, "rate": rates[:1]})
+    join, cut = arrays.concatenate, slice(None, -1)
+    starts = join([ends["lower.start"][cut], ends["upper.start"][cut]])
+    stops = join([ends["lower.end"][cut], ends["upper.end"][cut]])
+    inputs = {"start": starts, "end": stops, "length": length}
+    split = _runner(plan.split)(machine, {**inputs, "rate": join([rates[cut], rates[cut]])})
+    # a cell that both ends are in counts with the lower one
+    same, choose = ends["same"][cut], arrays.operations["where"]
+    twice = join([same & ~same, same])
+    inputs = {
+        "place": join([ends["lower.start"][-1:], ends["upper.end"][-1:]]),
+        "other": join([ends["lower.end"][-1:], ends["upper.start"][-1:]]),
+        "side": arrays.numbers([-1.0, 1.0]).reshape(-1, 1, 1),
+        "length": length,
+    }
+    leaf = _runner(plan.leaf)(machine, {**inputs, "rate": rates[-1:]})
+    count = len(plan.areas)
+    names = [f"{area}{number}" for area in plan.areas for number in range(count)]
+    parts = [join([part[name][None] for name in names]) for part in (root, split, leaf)]
+    weights = join([parts[0], choose(twice, 0.0, parts[1]), parts[2]], 1)
+    shape = (count, count, *weights.shape[1:])
+    return _node_words(depth, places, arrays), weights.reshape(shape), found
 
 
 def _node_words(depth: int, places: dict[str, dict[str, Any]], arrays: Any) -> Words:
-    high, low = np.array(level_words(depth), np.uint32).T.reshape(2, -1, 1, 1)
-    rows: tuple[list[Any], list[Any]] = ([], [])
+    first, second = np.array(level_words(depth), np.uint32).T.reshape(2, -1, 1, 1)
+    high, low = [], []
     for end in ENDS:
         place = places[end]
-        carry = arrays.words(place["carry"] + 1.0)  # from -1 to 1
-        rows[0].append(arrays.words(place["word_high"]) + arrays.words(high))
-        rows[1].append(arrays.words(place["word_low"]) + arrays.words(low - 1) + carry)
-    root = [row[0][:1] * 0 for row in rows]
-    first, second = (arrays.concatenate([zero, *row]) for zero, row in zip(root, rows, strict=True))
-    return first, second
+        carry = arrays.words(place["carry"] + 1.0)  # -1 to 1, and words have no sign
+        high.append(arrays.words(place["word_high"]) + arrays.words(first))
+        low.append(arrays.words(place["word_low"]) + arrays.words(second - 1) + carry)
+    rows = []
+    for parts in (high, low):
+        cells = [part[:-1] for part in parts] + [part[-1:] for part in parts]
+        rows.append(arrays.concatenate([parts[0][:1] * 0, *cells]))
+    return rows[0], rows[1]
 
 
 def host_interval(grid: Grid, s: Any, t: Any) -> Interval:
@@ -329,27 +308,3 @@ def as_dtype(increments: Increments, cast: Callable[[Any], Any]) -> Increments:
     """Increments, where there are any, in another dtype."""
     w, h, k = (None if part is None else cast(part) for part in increments)
     return w, h, k
-
-
-class NumpyBrownian:
-    """A path in NumPy; see :class:`BrownianSource`."""
-
-    def __init__(self, areas: Areas, words: tuple[int, int], grid: Grid, dtype: str) -> None:
-        arrays = NumpyPathArrays()
-        self.grid, self.dtype = grid, dtype
-        key = np.uint32(words[0]), np.uint32(words[1])
-        self.path = Path(areas, key, grid.depth, arrays, arrays)
-
-    def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
-        """See :class:`BrownianSource`."""
-        interval = host_interval(self.grid, s, t)
-        return self._cast(self.path.increment(interval, self.path.components(entries)))
-
-    def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
-        """See :class:`BrownianSource`."""
-        length = np.abs(np.asarray(h, np.float64)).reshape(-1, 1)
-        number = np.asarray(step).astype(np.uint32).reshape(-1, 1)
-        return self._cast(self.path.direct(number, length, self.path.components(entries)))
-
-    def _cast(self, increments: Increments) -> Increments:
-        return as_dtype(increments, lambda part: part.astype(self.dtype, copy=False))

@@ -34,15 +34,19 @@ class JaxPathArrays:
         return words.astype(clock.control_dtype())
 
     def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
-        """Along an axis."""
-        return jnp.concatenate(arrays, axis)
+        """Along an axis.
 
-    def contract(self, weights: list[Any], normals: list[Any]) -> Any:
-        """Sum of products, which keeps the precision of its operands on every device."""
-        total: Any = 0.0
-        for weight, normal in zip(weights, normals, strict=True):
-            total = total + jnp.sum(weight * normal, axis=0)
-        return total
+        Between these a program is run. Without a barrier XLA would make what two of its outputs
+        need once for each, which takes seconds to compile.
+        """
+        return jax.lax.optimization_barrier(jnp.concatenate(arrays, axis))
+
+    def contract(self, weights: Any, normals: Any) -> Any:
+        """A sum of products, which keeps the precision of its operands on every device.
+
+        Without the barrier XLA makes the numbers again for each of the areas.
+        """
+        return jnp.sum(weights * jax.lax.optimization_barrier(normals), axis=(1, 2))
 
 
 def interval(grid: Grid, start: Any, end: Any) -> Interval:

@@ -14,7 +14,7 @@ import numpy as np
 from ndereg.backends.brownian import Entries, Increments, as_dtype
 from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.module import load
-from ndereg.backends.numba.programs import Kernels, Numbers, ProgramSource, emit_program
+from ndereg.backends.numba.programs import Kernels, Numbers, emit_program
 from ndereg.plan.brownian import DIRECT, Areas, BrownianPlan, Grid, brownian_plan
 from ndereg.plan.normal import draw_bits, threefry
 from ndereg.plan.program import Program
@@ -60,22 +60,23 @@ def _function(name: str, parameters: str, lines: list[str], result: str, decorat
     return f"{decorator}\ndef {name}({parameters}):\n{body}\n\n"
 
 
-def _threefry_source(decorator: str) -> str:
+def _threefry_source(name: str, decorator: str) -> str:
     lines: list[str] = []
-    key, counter = ((_Word(lines, f"{name}0"), _Word(lines, f"{name}1")) for name in "kc")
+    key, counter = ((_Word(lines, f"{letter}0"), _Word(lines, f"{letter}1")) for letter in "kc")
     first, second = threefry(key, counter)
-    return _function(
-        "path_words", "k0, k1, c0, c1", lines, f"{first.text}, {second.text}", decorator
-    )
+    result = f"{first.text}, {second.text}"
+    return _function(name, "k0, k1, c0, c1", lines, result, decorator)
 
 
-def _draw_source(normal: ProgramSource, decorator: str) -> str:
-    lines = ["a, b = path_words(n0, n1, component, np.uint32(number))"]
+def _normal_source(program: Program) -> str:
+    normal = emit_program(program, "path_quantile", _NUMBERS, Kernels(), "@inlined")
+    lines = ["a, b = path_draw(n0, n1, component, np.uint32(number))"]
     bits = draw_bits((_Word(lines, "a"), _Word(lines, "b")))
     names = dict(zip(("negative", "high", "low"), bits, strict=True))
     values = {name: f"np.float64({bit.text})" for name, bit in names.items()}
     lines.append(normal.call(values, {"normal": "z"}))
-    return _function("path_normal", "n0, n1, component, number", lines, "z", decorator)
+    function = _function("path_normal", "n0, n1, component, number", lines, "z", "@inlined")
+    return f"{_threefry_source('path_draw', '@inlined')}{normal.text.strip()}\n\n\n{function}"
 
 
 class _Programs:
@@ -83,7 +84,11 @@ class _Programs:
 
     def __init__(self, plan: BrownianPlan, decorator: str) -> None:
         self.plan = plan
-        programs = {name: value for name, value in vars(plan).items() if isinstance(value, Program)}
+        programs = {
+            name: value
+            for name, value in vars(plan).items()
+            if isinstance(value, Program) and name != "normal"
+        }
         self.sources = {
             name: emit_program(program, f"path_{name}_program", _NUMBERS, Kernels(), decorator)
             for name, program in programs.items()
@@ -120,10 +125,15 @@ def brownian_source(areas: Areas, decorator: str = "@kernel") -> str:
     """
     plan = brownian_plan(areas)
     programs = _Programs(plan, decorator)
-    head = _threefry_source(decorator) + programs.text
-    head += _draw_source(programs.sources["normal"], decorator)
-    head = f"from math import nan\n\n\n{head}"
-    return head + _nodes_source(programs, decorator) + _sums_source(plan, programs, decorator)
+    numbers = _threefry_source("path_words", decorator) + _normal_source(plan.normal)
+    head = "from math import nan\n\nfrom ndereg.backends.numba.compiler import inlined\n\n\n"
+    return (
+        head
+        + numbers
+        + programs.text
+        + _nodes_source(programs, decorator)
+        + _sums_source(plan, programs, decorator)
+    )
 
 
 def _nodes_source(programs: _Programs, decorator: str) -> str:
@@ -212,12 +222,12 @@ def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str
         "for i in range(len(W)):",
         "    component = np.uint32(first + i)",
     ]
-    for number in numbers:
-        lines += [
-            "    for n in range(count):",
-            "        a, b = keys[0, n], keys[1, n]",
-            f"        normals[{number}, n] = path_normal(a, b, component, {number})",
-        ]
+    lines += [
+        f"    for number in range({len(plan.areas)}):",
+        "        for n in range(count):",
+        "            a, b = keys[0, n], keys[1, n]",
+        "            normals[number, n] = path_normal(a, b, component, number)",
+    ]
     for area in plan.areas:
         terms = [
             f"weights[{columns[number, area]}, n] * normals[{number}, n]" for number in numbers
@@ -239,13 +249,17 @@ def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str
     lines = [
         programs.call("direct", {"length": "length"}, deviations),
         f"n0, n1 = path_words(k0, k1, np.uint32({DIRECT}), np.uint32(step))",
-        "for i in range(len(W)):",
-        "    component = np.uint32(first + i)",
-        *(
-            f"    {area}[i] = d{number} * path_normal(n0, n1, component, {number})"
-            for number, area in enumerate(plan.areas)
-        ),
+        "normals = np.empty(len(W))",
+        f"for number in range({len(plan.areas)}):",
+        "    for i in range(len(W)):",
+        "        normals[i] = path_normal(n0, n1, np.uint32(first + i), number)",
     ]
+    for number, area in enumerate(plan.areas):
+        lines += [
+            f"    if number == {number}:",
+            "        for i in range(len(W)):",
+            f"            {area}[i] = d{number} * normals[i]",
+        ]
     parameters = "k0, k1, step, length, first, W, H, K"
     return increment + _function("brownian_direct", parameters, lines, "None", decorator)
 

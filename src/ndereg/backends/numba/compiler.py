@@ -7,7 +7,10 @@ from typing import Any
 from numba import njit
 from numba.core.compiler import Compiler
 
-__all__ = ["kernel", "kernel_in_memory", "program", "program_in_memory"]
+__all__ = [
+    *("inlined", "inlined_in_memory", "kernel", "kernel_in_memory"),
+    *("program", "program_in_memory"),
+]
 
 
 class _SeparateArrays(Compiler):
@@ -37,10 +40,15 @@ _EXACT_ENOUGH = {"contract", "arcp"}
 #: Decorator of generated kernels.
 kernel = njit(cache=True, fastmath=_EXACT_ENOUGH, **_COMMON)
 
+#: Of generated functions that a loop calls for every element: only inside of it are they
+#: vectorised, and they are too long for LLVM to move them there of itself.
+inlined = njit(cache=True, fastmath=_EXACT_ENOUGH, forceinline=True, **_COMMON)
+
 #: Decorator of step programs and loops: their sums may be taken in any order, so that the means of
 #: the error norms are vectorised as well.
 program = njit(cache=True, fastmath={"contract", "reassoc", "nsz"}, **_COMMON)
 
 #: The same for source that refers to functions of the user, which cannot be cached on disk.
 kernel_in_memory = njit(fastmath=_EXACT_ENOUGH, **_COMMON)
+inlined_in_memory = njit(fastmath=_EXACT_ENOUGH, forceinline=True, **_COMMON)
 program_in_memory = njit(fastmath={"contract", "reassoc", "nsz"}, **_COMMON)

@@ -105,7 +105,8 @@ class _Namespace:
 
     def __init__(self, source: str, objects: dict[str, Any]) -> None:
         uncached = source.replace("import program", "import program_in_memory as program")
-        uncached = uncached.replace("import kernel", "import kernel_in_memory as kernel")
+        for name in ("kernel", "inlined"):
+            uncached = uncached.replace(f"import {name}", f"import {name}_in_memory as {name}")
         names: dict[str, Any] = {"__name__": "ndereg_generated", **objects}
         exec(compile(uncached, "<ndereg field>", "exec"), names)
         self._names = names

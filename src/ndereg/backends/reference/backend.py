@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.base import Problem, Result
-from ndereg.backends.brownian import NumpyBrownian
 from ndereg.backends.host.backsolve import backsolve
 from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Tape, integrate
 from ndereg.backends.host.reverse import pull_back
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
+from ndereg.backends.reference.brownian import NumpyBrownian
 from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import field_pullback
 from ndereg.plan.brownian import Areas, Grid

@@ -14,11 +14,11 @@ from ndereg.backends.brownian import (
     Entries,
     Increments,
     Interval,
-    NumpyPathArrays,
     Path,
     as_dtype,
     host_interval,
 )
+from ndereg.backends.reference.brownian import NumpyPathArrays
 from ndereg.backends.torch.emit import safe_divide
 from ndereg.plan.brownian import Areas, Grid
 
@@ -96,16 +96,13 @@ class TorchPathArrays:
         """Along an axis."""
         return torch.cat(arrays, axis)
 
-    def contract(self, weights: list[torch.Tensor], normals: list[torch.Tensor]) -> torch.Tensor:
+    def contract(self, weights: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
         """One matrix product where the weights are the same for all samples."""
-        total: Any = 0.0
-        for weight, normal in zip(weights, normals, strict=True):
-            if weight.shape[1] == 1:
-                flat = normal.reshape(len(normal), -1)
-                total = total + (weight.reshape(1, -1) @ flat).reshape(normal.shape[1:])
-            else:
-                total = total + (weight * normal).sum(0)
-        return total
+        if weights.shape[-2] > 1:
+            return (weights * normals).sum((1, 2))
+        flat = normals.reshape(normals.shape[0] * normals.shape[1], -1)
+        totals = weights.reshape(weights.shape[0], -1) @ flat
+        return totals.reshape(weights.shape[0], *normals.shape[2:])
 
 
 class TorchBrownian:
