@@ -43,6 +43,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "div": lambda a, b: a / b, "safe_div": _safe_divide, "neg": lambda a: -a, "abs": torch.abs,
     "unit": torch.sgn, "square": torch.square, "max": _clamped("min", torch.maximum),
     "min": _clamped("max", torch.minimum), "sqrt": torch.sqrt, "pow": torch.pow,
+    "log": torch.log, "floor": torch.floor,
     "where": torch.where, "isfinite": torch.isfinite, "lt": lambda a, b: a < b,
     "le": lambda a, b: a <= b, "eq": lambda a, b: a == b, "and": lambda a, b: a & b,
     "or": lambda a, b: a | b, "not": lambda a: ~a,
