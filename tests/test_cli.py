@@ -1,6 +1,7 @@
 """The command line."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +24,13 @@ def test_version():
     result = call("--version")
     assert result.exit_code == 0
     assert result.stdout.strip() == f"ndereg {ndereg.__version__}"
+
+
+def test_help_of_the_report():
+    result = CliRunner().invoke(app, ["report", "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for option in ("FOLDERS", "--out", "--json", "--note", "--docs"):
+        assert option in result.stdout
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])
@@ -128,14 +136,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
 def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "ndereg", "train", "digits", "--epochs", "80", *SMALL]
-    process = subprocess.Popen(
-        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not (out / "metrics.jsonl").exists():  # the first checkpoint
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process = start_and_wait_for_a_checkpoint([*command, "--out", str(out)], out)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -147,3 +148,42 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path):
     lines = (out / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines]
     assert epochs == list(range(1, 81))
+
+
+def start_and_wait_for_a_checkpoint(command, out):
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def lasting(out):
+    """Return everything but times of the results and of the epochs."""
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    results = json.loads((out / "results.json").read_text())
+    return [
+        {name: value for name, value in entry.items() if not name.endswith("_s")}
+        for entry in (*records, *results)
+    ]
+
+
+def test_killed_at_a_random_moment_and_resumed(tmp_path):
+    """SIGKILL leaves no time to write anything; the second row may have begun or not."""
+    arguments = ["digits", "--regularizers", "none,error", "--epochs", "60", *SMALL]
+    assert call("compare", *arguments, "--out", tmp_path / "whole", "--quiet").exit_code == 0
+    out, moment = tmp_path / "killed", random.SystemRandom().uniform(0.0, 1.5)
+    command = [sys.executable, "-m", "ndereg", "compare", *arguments, "--out", str(out)]
+    process = start_and_wait_for_a_checkpoint(command, out)
+    time.sleep(moment)
+    process.kill()
+    process.communicate(timeout=60)
+    resumed = call("compare", "digits", "--out", out, "--resume", "--quiet")
+    assert resumed.exit_code == 0, resumed.output
+    assert lasting(out) == lasting(tmp_path / "whole"), f"killed {moment} s after the first epoch"
+    models = [sorted((folder / "models").iterdir()) for folder in (out, tmp_path / "whole")]
+    killed, whole = ([path.read_bytes() for path in each] for each in models)
+    assert killed == whole
+    assert not list(out.glob("checkpoints/*"))

@@ -12,6 +12,7 @@ import typer
 
 from ndereg import __version__
 from ndereg.bench.command import bench
+from ndereg.experiments.command import report
 from ndereg.testing.command import crosscheck
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 app.command()(bench)
 app.command()(crosscheck)
+app.command()(report)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -60,7 +62,10 @@ Times = Annotated[
 EvaluateEvery = Annotated[int | None, typer.Option(help="Epochs from test to test.")]
 Weight = Annotated[
     list[str] | None,
-    typer.Option(help="Weight of a regularizer, NAME=VALUE or NAME=START:END; repeatable."),
+    typer.Option(
+        help="Weight of a regularizer: NAME=VALUE, NAME=START:END, or NAME=nfe:TARGET, which "
+        "adapts it until a prediction takes TARGET evaluations; repeatable."
+    ),
 ]
 Schedule = Annotated[
     str | None, typer.Option(help="From START to END: exponential (default) or inverse.")

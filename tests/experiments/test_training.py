@@ -178,9 +178,15 @@ def without_times(record):
     return {name: value for name, value in record.items() if name not in TIMES}
 
 
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_stopped_and_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, backend):
-    whole, parts = (run(tmp_path / name, backend=backend) for name in ("whole", "parts"))
+@pytest.mark.parametrize(
+    ("backend", "weights"), [("numpy", {}), ("torch", {}), ("numpy", {"error": "nfe:20"})]
+)
+def test_stopped_and_resumed_training_ends_where_an_uninterrupted_one_does(
+    tmp_path, backend, weights
+):
+    """Also with a budget, whose weight is part of the lines that are compared."""
+    chosen = {"backend": backend, "weights": weights}
+    whole, parts = (run(tmp_path / name, **chosen) for name in ("whole", "parts"))
     expected = train(whole)
     for stop in (7, 20):  # in the first epoch, and in the second
         with pytest.raises(Interrupted):
@@ -299,3 +305,36 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
     session = run(tmp_path, learning_rate=1e30, regularizers=("none",))
     with pytest.raises(RuntimeError, match=r"learning-rate|NON_FINITE|STEP_UNDERFLOW"):
         session.train()
+
+
+@pytest.mark.slow
+def test_a_budget_settles_at_its_target(tmp_path):
+    """Two targets from one start; without a regularizer this model comes to 44 and more."""
+    for target in (32, 38):
+        session = run(
+            tmp_path / str(target),
+            hidden=16,
+            learning_rate=3e-3,
+            epochs=70,
+            weights={"error": f"nfe:{target}:0.02"},
+        )
+        train(session)
+        lines = session.folder.read_metrics()[-20:]
+        predicted = np.mean([line["test_nfev"] for line in lines])
+        assert predicted == pytest.approx(target, rel=0.1)
+
+
+def test_a_budget_is_on_what_a_prediction_takes(tmp_path):
+    """The local row's steps count one extra step of Tsit5, which no prediction takes."""
+    session = run(
+        tmp_path, regularizers=("local-unbiased",), weights={"local-unbiased": "nfe:1000:1.0"}
+    )
+    task = session.recipe.task(session.settings)
+    trainer = Trainer(session.recipe, session.settings, task, session.folder, session.runs[0])
+    trainer.train(Listener(), Interrupt())
+    first, last = trainer.records
+    excess = first["test_nfev"] - first["nfev"]
+    assert excess <= -6
+    weight = first["weight"] * (first["nfev"] / 1000) ** 0.02  # of the last step of epoch 1
+    weight *= np.prod([((last["nfev"] + excess) / 1000) ** 0.02] * 19)
+    assert last["weight"] == pytest.approx(weight, rel=1e-2)

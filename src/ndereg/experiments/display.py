@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from rich import box
@@ -14,6 +15,9 @@ from ndereg.experiments.runners.base import StepResult
 from ndereg.experiments.summary import cells, columns, summarize
 from ndereg.experiments.training import Listener, Result, Run
 
+SHOW_S = 0.1
+"""Least seconds between two pictures of a bar."""
+
 
 class LiveProgress(Listener):
     """A bar for every run, with its loss, evaluations, score and remaining time."""
@@ -21,6 +25,8 @@ class LiveProgress(Listener):
     def __init__(self, console: Console, metric: Metric) -> None:
         self.metric = metric
         self.bars: dict[str, TaskID] = {}
+        self.unshown = 0
+        self.shown_at = 0.0
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -55,19 +61,29 @@ class LiveProgress(Listener):
         self.progress.start_task(bar)
 
     def stepped(self, run: Run, epoch: int, result: StepResult) -> None:
-        """Advance."""
-        self.progress.update(
-            self.bars[run.name],
-            advance=1,
-            epoch=epoch,
-            loss=f"{result.loss:.4f}",
-            nfev=result.nfev,
-        )
+        """Advance; a small model makes more steps a second than a terminal shows."""
+        self.unshown += 1
+        now = time.monotonic()
+        if now - self.shown_at > SHOW_S:
+            self.progress.update(
+                self.bars[run.name],
+                advance=self.unshown,
+                epoch=epoch,
+                loss=f"{result.loss:.4f}",
+                nfev=result.nfev,
+            )
+            self.unshown, self.shown_at = 0, now
 
     def evaluated(self, run: Run, scores: dict[str, float], nfev: int) -> None:
-        """Show the score."""
+        """Show the score and what a prediction costs."""
         score = self.metric.text(scores[self.metric.name])
-        self.progress.update(self.bars[run.name], score=score)
+        self.progress.update(self.bars[run.name], score=score, nfev=nfev)
+
+    def finished(self, run: Run, result: Result) -> None:
+        """Fill the bar."""
+        bar = self.bars[run.name]
+        self.progress.update(bar, advance=self.unshown, nfev=result.nfev)
+        self.unshown, self.shown_at = 0, 0.0
 
 
 def results_table(recipe: Recipe, results: Sequence[Result]) -> Table:

@@ -10,6 +10,7 @@ from typing import Any
 
 import ndereg
 from ndereg.experiments import lookup
+from ndereg.experiments.collection import collect
 from ndereg.experiments.interrupt import Interrupt
 from ndereg.experiments.recipe import Recipe, Settings
 from ndereg.experiments.report import write_report
@@ -101,6 +102,7 @@ class Session:
         with Interrupt() as interrupt:
             for run in self.runs:
                 if (run.regularizer, run.seed) in finished:
+                    self.folder.checkpoint(run.name).unlink(missing_ok=True)
                     continue
                 trainer = Trainer(self.recipe, self.settings, task, self.folder, run)
                 trainer.prepare()
@@ -108,7 +110,7 @@ class Session:
                 results.append(trainer.train(listener, interrupt))
                 write_json(self.folder.results, [dataclasses.asdict(r) for r in results])
                 self.folder.checkpoint(run.name).unlink(missing_ok=True)
-        write_report(self.recipe, self.settings, self.folder, results)
+        write_report(collect([self.folder.path]), self.folder.path)
         return results
 
     def _write_config(self) -> None:

@@ -23,8 +23,10 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Row:
-    """One regularizer; times in seconds."""
+    """One regularizer with one weight; times in seconds."""
 
+    name: str
+    """As the table has it: with the weight where several of one regularizer are compared."""
     regularizer: str
     score: Quantity
     nfev: Quantity
@@ -33,21 +35,47 @@ class Row:
     compile_s: Quantity
 
 
+def row_names(trained: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Name the rows of regularizers with weights, in order of appearance.
+
+    Examples
+    --------
+    >>> row_names([("none", "0"), ("error", "1"), ("error", "9"), ("none", "0")])
+    {('none', '0'): 'none', ('error', '1'): 'error 1', ('error', '9'): 'error 9'}
+    """
+    pairs = list(dict.fromkeys(trained))
+    names = [regularizer for regularizer, _ in pairs]
+    return {
+        (name, weight): f"{name} {weight}" if names.count(name) > 1 else name
+        for name, weight in pairs
+    }
+
+
+def grouped(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Return the results of every row, by its name."""
+    found = list(results)
+    names = row_names((result.regularizer, result.weight) for result in found)
+    groups: dict[str, list[Result]] = {name: [] for name in names.values()}
+    for result in found:
+        groups[names[result.regularizer, result.weight]].append(result)
+    return groups
+
+
 def summarize(results: Iterable[Result], metric: Metric) -> list[Row]:
-    """Return a row for every regularizer, in order of appearance."""
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(result.regularizer, []).append(result)
-    return [_row(group, groups.get(BASELINE), metric) for group in groups.values()]
+    """Return a row for every regularizer and weight, in order of appearance."""
+    groups = grouped(results)
+    baseline = groups.get(BASELINE)
+    return [_row(name, group, baseline, metric) for name, group in groups.items()]
 
 
-def _row(group: list[Result], baseline: list[Result] | None, metric: Metric) -> Row:
+def _row(name: str, group: list[Result], baseline: list[Result] | None, metric: Metric) -> Row:
     def quantity(name: str, with_ratio: bool = True) -> Quantity:
         values = [float(getattr(result, name)) for result in group]
         base = [float(getattr(result, name)) for result in baseline or ()]
         return _quantity(values, base if with_ratio else [])
 
     return Row(
+        name=name,
         regularizer=group[0].regularizer,
         score=_quantity([result.scores[metric.name] for result in group], []),
         nfev=quantity("nfev"),
@@ -84,7 +112,7 @@ def cells(row: Row, metric: Metric) -> list[str]:
     if row.score.deviation is not None:
         score += f" ± {metric.text(row.score.deviation)}"
     return [
-        row.regularizer,
+        row.name,
         score,
         _cell(row.nfev, 1, "", 0 if row.nfev.deviation is None else 1),
         _cell(row.train_s, 1, " s", 1),

@@ -104,7 +104,12 @@ class NFEBudget:
     average.
 
     A target that the model cannot reach drives the weight to ``largest``; one that it meets
-    unregularized drives it to ``smallest``.
+    unregularized drives it to ``smallest``. From a weight that is off by a factor ``c`` the way is
+    about ``ln(c) / (gain |ln(nfev / target)|)`` steps long: a good ``start`` saves most of it.
+
+    What is counted is what is met. Evaluations of training steps serve where a prediction takes
+    about as many; those of ``Local`` count its extra step, so take the count of a prediction, or
+    subtract the difference. ``ndereg train`` and ``compare`` do that.
 
     Parameters
     ----------

@@ -1,0 +1,188 @@
+"""Runs of one experiment, from one output folder or from several.
+
+Trainings of different rows, weights and seeds may run at once, each into a folder of its own; here
+their results come together again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ndereg.experiments import lookup
+from ndereg.experiments.recipe import Recipe, Settings
+from ndereg.experiments.storage import RunFolder
+from ndereg.experiments.summary import row_names
+from ndereg.experiments.training import Result
+
+FREE = ("regularizers", "weights", "seeds", "epochs", "steps", "evaluate_every", "threads", "data")
+"""Settings in which the folders of one experiment may differ. How long was trained and on how much
+is compared by the steps and the samples of the results."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Results of one experiment.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    settings : Settings
+        Of the first folder; the others agree but for :data:`FREE`.
+    results : tuple of Result
+        Of all finished runs.
+    records : tuple of dict
+        The lines of ``metrics.jsonl`` of all runs, with the ``row`` of the table they belong to.
+    commands : tuple of str
+        What trained the runs, a command for every folder.
+    machines : tuple of dict
+        What they ran on, each once.
+    versions : dict
+        Of the packages.
+    """
+
+    recipe: Recipe
+    settings: Settings
+    results: tuple[Result, ...]
+    records: tuple[dict[str, Any], ...] = ()
+    commands: tuple[str, ...] = ()
+    machines: tuple[dict[str, Any], ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def collect(folders: Sequence[Path]) -> Collection:
+    """Read the finished runs of output folders.
+
+    Raises
+    ------
+    ValueError
+        If a folder is not one of an experiment, if they are not of the same one, if two hold the
+        same run, or if none has finished.
+    """
+    if not folders:
+        raise ValueError("expected at least one output folder, received none")
+    opened = [RunFolder(path) for path in folders]
+    configs = [folder.read_config() for folder in opened]
+    recipe = lookup(configs[0]["recipe"])
+    settings = [
+        _settings(recipe, config, folder) for config, folder in zip(configs, opened, strict=True)
+    ]
+    for folder, other in zip(folders[1:], settings[1:], strict=True):
+        _refuse_difference(folders[0], settings[0], folder, other)
+    pairs = [
+        (path, Result(**result))
+        for path, folder in zip(folders, opened, strict=True)
+        for result in folder.read_results()
+    ]
+    if not pairs:
+        raise ValueError(
+            f"expected a finished run in {', '.join(map(str, folders))}, received none; try "
+            "--resume to finish what is there"
+        )
+    _refuse_mixture(pairs)
+    results = tuple(result for _, result in pairs)
+    names = row_names([(result.regularizer, result.weight) for result in results])
+    weights = [
+        {name: recipe.written_weight(chosen, name) for name in recipe.regularizers}
+        for chosen in settings
+    ]
+    records = tuple(
+        record | {"row": name}
+        for folder, written in zip(opened, weights, strict=True)
+        for record in folder.read_metrics()
+        if (name := names.get((record["regularizer"], written[record["regularizer"]])))
+    )
+    machines = [config["machine"] for config in configs if "machine" in config]
+    return Collection(
+        recipe=recipe,
+        settings=settings[0],
+        results=results,
+        records=records,
+        commands=tuple(dict.fromkeys(map(command, configs))),
+        machines=tuple(m for i, m in enumerate(machines) if m not in machines[:i]),
+        versions={k: v for config in configs for k, v in config.get("versions", {}).items()},
+    )
+
+
+def command(config: Mapping[str, Any]) -> str:
+    """Return the command that trains with the settings of a ``config.json``.
+
+    Examples
+    --------
+    >>> settings = {"seeds": [3, 4], "regularizers": ["error"], "weights": {"error": "5:1"}}
+    >>> command({"recipe": "digits", "preset": "default", "settings": settings})
+    'ndereg compare digits --regularizers error --weight error=5:1 --seed 3 --seeds 2'
+    """
+    recipe, preset = lookup(config["recipe"]), config.get("preset", "default")
+    default = recipe.settings(preset)
+    words = ["ndereg", "compare", recipe.name]
+    words += [] if preset == "default" else ["--preset", preset]
+    chosen = {name: config["settings"].get(name) for name in vars(default)}
+    if chosen["steps"] is None and default.steps is None:
+        del chosen["steps"]
+    else:  # one of the two says how long
+        del chosen["epochs" if chosen["steps"] is not None else "steps"]
+    for name, value in chosen.items():
+        if name not in config["settings"] or _plain(getattr(default, name)) == _plain(value):
+            continue
+        if name == "weights":
+            given = {k: w for k, w in value.items() if default.weights.get(k) != w}
+            words += [word for k, w in given.items() for word in ("--weight", f"{k}={w}")]
+        elif name == "seeds":
+            words += ["--seed", str(value[0])] if value[0] else []
+            words += ["--seeds", str(len(value))] if len(value) > 1 else []
+        elif name == "regularizers":
+            words += ["--regularizers", ",".join(value)]
+        elif name == "data":
+            words += ["--data", Path(value).name]
+        elif value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _settings(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder) -> Settings:
+    if config["recipe"] != recipe.name:
+        raise ValueError(
+            f"expected folders of one experiment, received {recipe.name!r} and, in {folder.path}, "
+            f"{config['recipe']!r}; try a report for each"
+        )
+    return recipe.settings(config.get("preset", "default"), **config["settings"])
+
+
+def _refuse_difference(first: Path, ours: Settings, path: Path, theirs: Settings) -> None:
+    for name, value in vars(ours).items():
+        other = getattr(theirs, name)
+        if name not in FREE and value != other:
+            raise ValueError(
+                f"expected folders of one experiment, received {name}={value!r} in {first} and "
+                f"{other!r} in {path}; try a report for each"
+            )
+
+
+def _refuse_mixture(pairs: Sequence[tuple[Path, Result]]) -> None:
+    """Refuse runs of different lengths or data, and runs that are there twice."""
+    first_path, first = pairs[0]
+    seen: dict[tuple[str, str, int], Path] = {}
+    for path, result in pairs:
+        for name in ("steps", "samples"):
+            if getattr(result, name) != getattr(first, name):
+                raise ValueError(
+                    f"expected runs of one length on the same data, received {name} "
+                    f"{getattr(first, name)} in {first_path} and {getattr(result, name)} in "
+                    f"{path}; try a report for each"
+                )
+        run = (result.regularizer, result.weight, result.seed)
+        if run in seen:
+            raise ValueError(
+                f"expected every run once, received {result.regularizer!r} with seed {result.seed} "
+                f"in {seen[run]} and in {path}; try leaving one of them out"
+            )
+        seen[run] = path
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
