@@ -9,7 +9,9 @@ import typer
 
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(help="Output folders of train and compare: runs of one experiment."),
+    typer.Argument(
+        metavar="FOLDER", help="Output folders of train and compare: runs of one experiment."
+    ),
 ]
 Out = Annotated[
     Path | None,
