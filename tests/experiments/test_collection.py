@@ -17,7 +17,7 @@ from ndereg.experiments.training import Result
 TRACE = {name: [0.5] for name in ("t", "h", "error", "stiffness", "accepted")}
 
 
-def folder(path, *runs, recipe="digits", preset="default", **chosen):
+def folder(path, *runs, recipe="digits", preset="default", load=0.5, **chosen):
     """Write what a training leaves; a run is a regularizer, a seed and its evaluations."""
     found = lookup(recipe)
     names = tuple(dict.fromkeys(name for name, _, _ in runs)) or ("none",)
@@ -37,11 +37,14 @@ def folder(path, *runs, recipe="digits", preset="default", **chosen):
          "objective": 1.0, "test_nfev": nfev, "test_accuracy": 0.97}
         for name, seed, nfev in runs
     ]  # fmt: skip
-    write_json(
-        path / "config.json",
-        {"recipe": recipe, "preset": preset, "settings": dataclasses.asdict(settings),
-         "versions": {"ndereg": "1"}, "machine": {"processor": "P", "cores": 2, "device": None}},
-    )  # fmt: skip
+    config = {
+        "recipe": recipe,
+        "preset": preset,
+        "settings": dataclasses.asdict(settings),
+        "versions": {"ndereg": "1"},
+        "machine": {"processor": "P", "cores": 2, "device": None, "load": load},
+    }
+    write_json(path / "config.json", config)
     write_json(path / "results.json", [dataclasses.asdict(result) for result in results])
     RunFolder(path).write_metrics(records)
     return path
@@ -145,7 +148,8 @@ def report(*arguments):
 
 def test_one_report_of_several_folders(tmp_path):
     folders = [
-        folder(tmp_path / name, (name, 0, nfev)) for name, nfev in [("none", 56), ("error", 28)]
+        folder(tmp_path / name, (name, 0, nfev), load=load)
+        for name, nfev, load in [("none", 56, 0.5), ("error", 28, 0.25)]
     ]
     kept = tmp_path / "kept" / "digits.json"
     note = "The sky | was blue."
@@ -165,8 +169,9 @@ def test_one_report_of_several_folders(tmp_path):
     written = (tmp_path / "results.md").read_text()
     assert written == page([content])
     for part in (
-        "## Digits", "| error | 97.00 % | 28 0.50× | 10.0 s 1.00× |", f"- {note}", "P, 2 cores",
-        "$ ndereg compare digits --regularizers error", "300 optimizer steps on 1280 training",
+        "## Digits", "| error | 97.00 % | 28 0.50× | 10.0 s 1.00× |", f"- {note}",
+        "On P, 2 cores, load 0.5 at the start; ndereg 1", "$ ndereg compare digits --regularizers error",
+        "300 optimizer steps on 1280 training",
         "14 (1e-02)",
     ):  # fmt: skip
         assert part in written

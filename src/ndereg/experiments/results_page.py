@@ -21,6 +21,7 @@ from ndereg.experiments.summary import cells, columns, grouped, summarize
 from ndereg.experiments.training import Result
 
 _DROPPED = ("before", "after", "train_cpu_s")
+_MACHINE = ("device", "processor", "cores")
 _SHARED = ("backend", "device", "method", "rtol", "atol", "batch_size", "optimizer",
            "learning_rate")  # fmt: skip
 
@@ -61,7 +62,7 @@ def write_results(
         "recipe": collection.recipe.name,
         "settings": {name: settings[name] for name in _SHARED},
         "commands": list(collection.commands),
-        "machines": [_machine(machine) for machine in collection.machines],
+        "machines": _machines(collection.machines),
         "versions": dict(collection.versions),
         "notes": list(notes),
         "runs": [_compact(result) for result in collection.results],
@@ -109,8 +110,19 @@ def _compact(result: Result) -> dict[str, Any]:
     return json.loads(json.dumps(kept), parse_float=lambda text: float(f"{float(text):.6g}"))
 
 
-def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: machine.get(name) for name in ("device", "processor", "cores")}
+def _machines(described: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return each machine once, with the greatest of the loads at the start of a command."""
+    loads: dict[tuple[Any, ...], list[float]] = {}
+    for machine in described:
+        key = tuple(machine.get(name) for name in _MACHINE)
+        loads.setdefault(key, []).append(machine.get("load") or 0.0)
+    return [dict(zip(_MACHINE, key, strict=True)) | {"load": max(x)} for key, x in loads.items()]
+
+
+def _place(machine: Mapping[str, Any]) -> str:
+    gpu = f"one {machine['device']} with " if machine["device"] else ""
+    cores = f"{machine['cores']} cores, load {machine['load']} at the start"
+    return f"{gpu}{machine['processor']}, {cores}"
 
 
 def _runs(content: Mapping[str, Any]) -> list[Result]:
@@ -120,11 +132,7 @@ def _runs(content: Mapping[str, Any]) -> list[Result]:
 def _about(content: Mapping[str, Any]) -> list[str]:
     runs = _runs(content)
     settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in content["settings"].items())
-    machines = " and ".join(
-        (f"one {m['device']} with " if m["device"] else "")
-        + f"{m['processor']}, {m['cores']} cores"
-        for m in content["machines"]
-    )
+    machines = " and ".join(map(_place, content["machines"]))
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
     total = sum(run.train_s + run.compile_s for run in runs)
