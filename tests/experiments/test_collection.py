@@ -170,7 +170,8 @@ def test_one_report_of_several_folders(tmp_path):
     assert written == page([content])
     for part in (
         "## Digits", "| error | 97.00 % | 28 0.50× | 10.0 s 1.00× |", f"- {note}",
-        "On P, 2 cores, load 0.5 at the start; ndereg 1", "$ ndereg compare digits --regularizers error",
+        "On P, 2 cores, load 0.5 at the start; ndereg 1",
+        "$ ndereg compare digits --regularizers error",
         "300 optimizer steps on 1280 training",
         "14 (1e-02)",
     ):  # fmt: skip
