@@ -6,6 +6,7 @@ captured, traced and handed to it is run as it is.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 
 import pytest
@@ -173,6 +174,85 @@ def test_a_field_that_breaks_the_graph_runs_eagerly(built):
     again = nde.solve(compiled, (0.0, 1.0), y0, **OPTIONS)  # said once
     assert sol.stats == again.stats == right.stats
     assert built["kernels"] == 0
+
+
+class RecordingDevice:
+    """Stands in for ``torch.cuda``: a replay runs what was recorded, into the same memory."""
+
+    class CUDAGraph:
+        def replay(self):
+            torch._foreach_copy_(self.outputs, list(self.function(*self.inputs)))
+
+    def __init__(self, recorded):
+        self._recorded = recorded
+
+    def Stream(self):  # noqa: N802
+        return self
+
+    def current_stream(self):
+        return self
+
+    def wait_stream(self, _):
+        pass
+
+    def stream(self, _):
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def graph(self, graph):
+        yield
+        graph.function = self._recorded._function
+        graph.inputs = [*self._recorded._inputs, *self._recorded.still]
+        graph.outputs = self._recorded._outputs
+
+
+def test_recorded_steps_are_replayed_on_new_values(monkeypatch):
+    """Arguments are copied in, results are the caller's own, moved arrays are recorded anew."""
+    calls = []
+
+    def function(x, weight):
+        calls.append(1)
+        return x * weight, x + 1.0
+
+    recorded = kernels.Recorded(function, 1)
+    monkeypatch.setattr(kernels.torch, "cuda", RecordingDevice(recorded))
+    recorded.still = [weight] = [normal(3)]
+    one, two = normal(3, seed=1), normal(3, seed=2)
+    first = recorded(one, weight)
+    recordings = len(calls)
+    second = recorded(two, weight)
+    for x, found in ((one, first), (two, second)):
+        assert torch.equal(found[0], x * weight)
+        assert torch.equal(found[1], x + 1.0)
+    assert len(calls) == recordings + 1
+    weight.mul_(2.0)
+    assert torch.equal(recorded(one, weight)[0], one * weight)
+    assert len(calls) == recordings + 2
+    recorded.still = [other] = [normal(3, seed=5)]
+    assert torch.equal(recorded(one, other)[0], one * other)
+    assert len(calls) == 2 * recordings + 2
+
+
+def test_steps_that_cannot_be_recorded_are_called(monkeypatch):
+    def function(x):
+        calls.append(1)
+        return (x + 1.0,)
+
+    @contextlib.contextmanager
+    def graph(self, _):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        yield
+
+    calls = []
+    recorded = kernels.Recorded(function, 1)
+    monkeypatch.setattr(RecordingDevice, "graph", graph)
+    monkeypatch.setattr(kernels.torch, "cuda", RecordingDevice(recorded))
+    with pytest.warns(RuntimeWarning, match="not permitted when stream is capturing"):
+        found = recorded(normal(3))
+    assert torch.equal(found[0], normal(3) + 1.0)
+    count = len(calls)
+    recorded(normal(3))
+    assert len(calls) == count + 1
 
 
 def test_kernels_of_inductor():

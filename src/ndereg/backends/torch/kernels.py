@@ -218,7 +218,8 @@ def _compile(
     with torch.no_grad():
         examples = _arguments(unbound, machine, values)
         function = _compiled(run, examples, machine.field.options)
-        if machine.device.type == "cuda":
+        # the graph would keep the value of a number on the host for good
+        if all(tensor.is_cuda for tensor in examples):
             function = Recorded(function, len(examples) - len(machine.field.arrays))
     return Kernel(function, numbers, tensors, maps, outputs, tuple(bars))
 
