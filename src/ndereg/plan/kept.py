@@ -1,26 +1,28 @@
-"""Steps whose linearizations are kept, instead of made again, where there is memory for them."""
+"""Steps of which is kept what their transpose would make again, where there is memory for it.
+
+These are the linearizations of the field, and the arrays from which the estimates were made.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from ndereg.plan.lower import Plan
-from ndereg.plan.program import Evaluate, Kind, Program, Slot
+from ndereg.plan.program import Evaluate, Instruction, Program, Slot, reads
 
 
 @dataclass(frozen=True)
 class KeptPlan:
-    """The step and its transpose with the field's linearizations handed from one to the other.
+    """The step and its transpose, with all that is dear handed from one to the other.
 
     Attributes
     ----------
     step : Program
-        The step of the plan; the stages that the transposed programs read, with their maps, are
-        outputs as well.
+        The step of the plan; what the transposed programs read of it is an output as well.
     adjoint, adjoint_dense : Program or None
-        The transposed programs of the plan, whose evaluations are inputs.
+        The transposed programs of the plan; the arrays and maps that the step made are inputs.
     slots : tuple of Slot
-        Values and maps that the step makes for its transpose.
+        What the step hands on to its transpose.
     first, last : tuple of (Slot, Slot)
         Value and map of the first and of the last stage: where the last one is the first of the
         next step, that one has them from here.
@@ -44,21 +46,22 @@ def kept_plan(plan: Plan) -> KeptPlan | None:
         return None
     stages = [f"k{i + 1}" for i in range(plan.spec.tableau.stages)]
     first, last = stages[0], stages[-1]
-    adjoint = _given(plan.adjoint, stages)
-    adjoint_dense = None if plan.adjoint_dense is None else _given(plan.adjoint_dense, stages)
+    made = _made(plan.step, stages)
+    adjoint = _given(plan.adjoint, made)
+    adjoint_dense = None if plan.adjoint_dense is None else _given(plan.adjoint_dense, made)
     read = {slot for program in (adjoint, adjoint_dense) if program for slot, _ in program.inputs}
+    if plan.carried:
+        read.add(last + "_map")
     body = []
-    outputs = dict(plan.step.outputs)
     slots: list[Slot] = []
     for instruction in plan.step.body:
-        if isinstance(instruction, Evaluate):
-            map_ = instruction.dst + "_map"
-            carried = plan.carried and instruction.dst == last
-            if map_ in read or carried:
-                instruction = replace(instruction, map=map_)
-                slots += [instruction.dst, map_]
-                outputs |= {instruction.dst: instruction.dst, map_: map_}
+        if isinstance(instruction, Evaluate) and instruction.dst + "_map" in read:
+            instruction = replace(instruction, map=instruction.dst + "_map")
+            slots += [instruction.dst, instruction.dst + "_map"]
+        elif instruction.dst in read & made.keys():
+            slots.append(instruction.dst)
         body.append(instruction)
+    outputs = dict(plan.step.outputs) | {slot: slot for slot in slots}
     step = replace(plan.step, body=tuple(body), outputs=tuple(outputs.items()))
     return KeptPlan(
         step=step,
@@ -70,14 +73,36 @@ def kept_plan(plan: Plan) -> KeptPlan | None:
     )
 
 
-def _given(program: Program, stages: list[Slot]) -> Program:
-    """Return the program with its evaluations of stages as inputs, values and maps."""
+def _made(step: Program, stages: list[Slot]) -> dict[Slot, Instruction]:
+    """What a transposed step need not make again: stages, and arrays that the step made alike.
+
+    Numbers are made again: a step hands them on as the host has them.
+    """
+    kinds = step.kinds()
+    made: dict[Slot, Instruction] = {
+        instruction.dst: instruction
+        for instruction in step.body
+        if kinds[instruction.dst] in ("state", "real") and not isinstance(instruction, Evaluate)
+    }
+    return made | {stage: Evaluate(stage, 0, "h", stage) for stage in stages}
+
+
+def _given(program: Program, made: dict[Slot, Instruction]) -> Program:
+    """Return the program with what was made already as inputs, values and maps."""
+    kinds = program.kinds()
     inputs = list(program.inputs)
+    # equal names are the same array where they are made alike from the same arrays
+    same = {slot for slot, _ in program.inputs}
     body = []
     for instruction in program.body:
-        if isinstance(instruction, Evaluate) and instruction.map and instruction.dst in stages:
-            given: list[tuple[Slot, Kind]] = [(instruction.dst, "state"), (instruction.map, "map")]
-            inputs += given
-        else:
-            body.append(instruction)
+        slot, found = instruction.dst, made.get(instruction.dst)
+        if isinstance(instruction, Evaluate) and isinstance(found, Evaluate) and instruction.map:
+            inputs += [(slot, kinds[slot]), (instruction.map, "map")]
+            same.add(slot)
+            continue
+        if instruction == found and same.issuperset(reads(instruction)):
+            inputs.append((slot, kinds[slot]))
+            same.add(slot)
+            continue
+        body.append(instruction)
     return Program(program.name, tuple(inputs), tuple(body), program.outputs).pruned()

@@ -38,8 +38,8 @@ _NAMES = {
 
 
 KEPT_BYTES = 2**26
-"""Room for the linearizations that the forward pass of a gradient keeps; beyond it, the reverse
-pass evaluates the stages again."""
+"""Room for what the forward pass of a gradient keeps of its steps; beyond it, the reverse pass
+makes them again."""
 
 
 class TorchBackend:
@@ -241,22 +241,24 @@ class TorchSolver:
         adjoint = problem.spec.adjoint
         tape = None
         if isinstance(adjoint, Discrete):
-            keeping = self._keeping(adjoint, field) if problem.layout.batch is None else None
+            keeping = self._keeping(adjoint, problem, field)
             tape = Tape(Checkpoints(adjoint.checkpoints), keeping)
         result, extra = self._run(problem, field, tape)
         recording = Recording(self.backend, self.runners, problem, field, tape, _solve, extra)
         return recording, result
 
-    def _keeping(self, adjoint: Discrete, field: TorchField) -> Keeping | None:
-        """Of how many steps the linearizations are kept: none, unless those of a few fit.
+    def _keeping(self, adjoint: Discrete, problem: Problem, field: TorchField) -> Keeping | None:
+        """Of how many steps is kept what the reverse pass reads; None if of none.
 
         Not where samples have steps of their own: one that rejects what others accept takes a step
         of size zero in the reverse pass, from other points than in the forward pass.
         """
-        if self._kept is None or not field.kept_bytes:
+        if self._kept is None or not field.kept_bytes or problem.layout.batch is not None:
             return None
-        stages = sum(slot.endswith("_map") for slot in self._kept.slots)
-        rows = min(adjoint.checkpoints, KEPT_BYTES // (field.kept_bytes * max(stages, 1)))
+        maps = sum(slot.endswith("_map") for slot in self._kept.slots)
+        arrays = len(self._kept.slots) - 2 * maps
+        room = maps * field.kept_bytes + arrays * problem.y0.nbytes
+        rows = min(adjoint.checkpoints, int(KEPT_BYTES // max(room, 1)))
         return Keeping(self._kept, self._kept_runners, rows) if rows else None
 
     def _run(
