@@ -92,9 +92,9 @@ def test_single_precision():
     assert all(part.dtype == np.float32 for part in parts)
     for part, exact, variance in zip(parts, expected, (1, 1 / 12, 1 / 720), strict=True):
         error = np.abs(part - exact) / np.sqrt(np.abs(t - s) * variance)[:, None]
-        # a time within rounding of the end of a cell moves a short interval by more
-        assert np.quantile(error, 0.99) < 1e-4
-        assert error.max() < 1e-2
+        # a short interval around the middle of a long cell is the difference of rounded places
+        assert np.quantile(error, 0.99) < 5e-6
+        assert error.max() < 1e-3
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

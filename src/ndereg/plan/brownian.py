@@ -388,7 +388,9 @@ def _part(
     first, last = maximum(start, lower), minimum(end, lower + size)
     offset = ((first - start) + (last - end)) / (length * 2.0)
     middle = ((first + last) * 0.5 - (lower + 0.5 * size)) * (1.0 / size)
-    return middle, _Piece(maximum(last - first, 0.0), offset, length)
+    # single precision would round the difference of two places that are close to each other
+    whole = (~(start < lower)) & (end <= lower + size)
+    return middle, _Piece(where(whole, length, maximum(last - first, 0.0)), offset, length)
 
 
 def _lengths(builder: Builder) -> tuple[Value, Value, Value]:
