@@ -16,10 +16,12 @@ from ndereg.field import Field
 from ndereg.plan.lower import lower
 from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint
 from ndereg.spec.controller import ConstantStep, PIDController
+from ndereg.spec.integrand import Integrand, JacobianFrobenius, Kinetic, Taylor
 from ndereg.spec.regularizer import ErrorEstimate, Local, Regularizer, StiffnessEstimate
 from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay, NFEBudget
 from ndereg.spec.spec import Spec
 from ndereg.spec.status import SolveError, Status
+from ndereg.spec.steer import Steer
 from ndereg.spec.tableau import Tableau
 
 __version__ = "0.1.0"
@@ -94,7 +96,10 @@ __all__ = [
     "ErrorEstimate",
     "ExponentialDecay",
     "Field",
+    "Integrand",
     "InverseDecay",
+    "JacobianFrobenius",
+    "Kinetic",
     "Local",
     "NFEBudget",
     "NoAdjoint",
@@ -103,8 +108,10 @@ __all__ = [
     "SolveError",
     "Spec",
     "Status",
+    "Steer",
     "StiffnessEstimate",
     "Tableau",
+    "Taylor",
     "compile",
     "load",
     "lookup",

@@ -17,6 +17,8 @@ import numpy as np
 from ndereg.backends.base import Array, Backend, Layout, Problem, layout_of
 from ndereg.backends.bound import BoundField
 from ndereg.backends.draws import uniform
+from ndereg.backends.extension import extend
+from ndereg.backends.steering import steered
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
@@ -24,8 +26,10 @@ from ndereg.field import is_compiled, resolve
 from ndereg.plan.lower import Plan, lower
 from ndereg.spec.adjoint import resolve_adjoint
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
+from ndereg.spec.integrand import Integrand
 from ndereg.spec.regularizer import LocalTerm, Regularizer, Term
 from ndereg.spec.spec import Batch, LocalStep, Spec
+from ndereg.spec.steer import Steer
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import Structure, flatten
 
@@ -72,7 +76,7 @@ def prepare(
     field, args = resolve(field, args)
     chosen = resolve_method(method)
     control = _controller(controller, chosen)
-    terms, local = _terms(regularizer)
+    terms, local, integrands, steer = _summands(regularizer)
     if batch not in ("joint", "independent"):
         raise ValueError(
             f"expected batch='joint' or batch='independent', received {batch!r}; try 'joint', one "
@@ -85,6 +89,8 @@ def prepare(
         for i, time in enumerate(given_span)
     )
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
+    if steer is not None:
+        t1, times = steered(backend, steer, t0, t1, times, key)
     rtol, atol = _tolerances(backend, rtol, atol, measured=control.adaptive or bool(terms))
     draws = None if local is None else uniform(backend, key, layout.samples, "ndereg.Local")
     unbiased = local is not None and local.sampling == "unbiased"
@@ -96,7 +102,7 @@ def prepare(
         tuple(term for term in terms if not isinstance(term, LocalTerm)),
         resolve_adjoint(adjoint), batch, times is not None or unbiased, bool(record), local,
     )  # fmt: skip
-    return Problem(
+    problem = Problem(
         spec=plan.spec,
         plan=plan,
         field=field,
@@ -118,6 +124,7 @@ def prepare(
         given_times=(*given_span, t_eval),
         draws=draws,
     )
+    return extend(backend, problem, integrands, key) if integrands else problem
 
 
 @lru_cache(maxsize=1024)
@@ -360,25 +367,43 @@ def _controller(controller: Any, method: Tableau) -> Controller:
     )
 
 
-def _terms(regularizer: Any) -> tuple[dict[Term, float], LocalStep | None]:
-    """Terms over the steps, then those of a local step, and weights; equal terms are one."""
+def _summands(
+    regularizer: Any,
+) -> tuple[dict[Term, float], LocalStep | None, dict[Integrand, float], Steer | None]:
+    """Terms, the step that the local ones are over, integrands, and what moves the end of time.
+
+    Each with its weight; equal summands are one.
+    """
     if regularizer is None:
-        return {}, None
+        return {}, None, {}, None
     if not isinstance(regularizer, Regularizer):
         raise TypeError(
             "expected regularizer to be made of ndereg.ErrorEstimate(...), "
-            f"ndereg.StiffnessEstimate(...) and ndereg.Local(...), received {regularizer!r}; try "
-            "ndereg.ErrorEstimate()"
+            "ndereg.StiffnessEstimate(...), ndereg.Local(...), ndereg.Taylor(...) and the like, "
+            f"received {regularizer!r}; try ndereg.ErrorEstimate()"
         )
-    terms: dict[Term, float] = {}
-    for weight, term in regularizer.terms():
-        terms[term] = terms.get(term, 0.0) + weight
-    for term, weight in terms.items():
+    weights: dict[Regularizer, float] = {}
+    for weight, summand in regularizer.terms():
+        weights[summand] = weights.get(summand, 0.0) + weight
+    for summand, weight in weights.items():
         if not math.isfinite(weight):
             raise ValueError(
-                f"expected finite weights in regularizer, received {weight} for {term}; try a "
+                f"expected finite weights in regularizer, received {weight} for {summand}; try a "
                 "smaller factor"
             )
+    steers = [each for each in weights if isinstance(each, Steer)]
+    if len(steers) > 1:
+        raise ValueError(
+            f"expected one ndereg.Steer in a regularizer, received {steers}; try one with the "
+            "larger b"
+        )
+    integrands = {each: w for each, w in weights.items() if isinstance(each, Integrand)}
+    terms = {each: w for each, w in weights.items() if isinstance(each, Term)}
+    return *_local_last(terms), integrands, steers[0] if steers else None
+
+
+def _local_last(terms: dict[Term, float]) -> tuple[dict[Term, float], LocalStep | None]:
+    """Terms over the steps, then those of a local step."""
     local = [term for term in terms if isinstance(term, LocalTerm)]
     if not local:
         return terms, None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.base import Backend, Layout, Problem, Result
+from ndereg.backends.extension import contracted, contracted_cotangents, extended_cotangent
 from ndereg.backends.registry import compile_on
 from ndereg.problem import prepare
 from ndereg.solution import Solution, Stats, Steps
@@ -191,20 +192,23 @@ class Face:
                 "expected a differentiable solve for solve_vjp, received adjoint='none'; try "
                 "adjoint='discrete' or 'backsolve'"
             )
-        _refuse_integers(backend, problem)
+        posed = problem.posed
+        _refuse_integers(backend, posed)
         result, pull = compile_on(problem.spec, backend).solve_vjp(problem)
         solution = _present(backend, problem, result, throw)
         carried = tuple(backend.carried_parameters(field))
 
         def pullback(ys_bar: Any, penalty_bar: Any = 0.0) -> tuple[Any, Any]:
-            flat = _flat_cotangent(backend, problem, ys_bar)
-            y0_bar, args_bar = pull(flat, _penalty_cotangent(backend, problem, penalty_bar))
-            layout = problem.layout
+            bar = _penalty_cotangent(backend, posed, penalty_bar)
+            flat = _flat_cotangent(backend, posed, ys_bar)
+            flat = extended_cotangent(backend, problem, flat, bar)
+            y0_bar, args_bar = contracted_cotangents(problem, *pull(flat, bar))
+            layout = posed.layout
             d_y0 = layout.structure.unflatten(layout.unflatten(backend, y0_bar))
-            leaves, named = args_bar[: len(problem.args)], args_bar[len(problem.args) :]
-            if carried and not problem.args:
+            leaves, named = args_bar[: len(posed.args)], args_bar[len(posed.args) :]
+            if carried and not posed.args:
                 return d_y0, dict(zip(carried, named, strict=True))
-            return d_y0, problem.args_structure.unflatten(leaves)
+            return d_y0, posed.args_structure.unflatten(leaves)
 
         return solution, pullback
 
@@ -270,20 +274,21 @@ def _penalty_cotangent(backend: Backend, problem: Problem, penalty_bar: Any) -> 
 
 def _present(backend: Backend, problem: Problem, result: Result, throw: bool) -> Solution:
     """The user's view of a flat result."""
-    layout, times = problem.layout, _times(problem)
-    joint = layout.batch is None
+    joint = problem.layout.batch is None
 
     def one(value: Any) -> Any:
         return value[0] if joint else value
 
     status = backend.concrete(result.status)
     if status is None:
-        if throw or times is None:
+        if throw or problem.t_eval is None:
             result = backend.mark_failures(result)
     elif throw:
         _raise_failures(status, joint)
-    elif times is None:
-        result = _unreached(backend, layout, result, status)
+    elif problem.t_eval is None:
+        result = _unreached(backend, problem.layout, result, status)
+    problem, result = contracted(backend, problem, result)
+    layout, times = problem.layout, _times(problem)
     steps = None
     if result.steps is not None:
         steps = Steps(*(column[..., 0] if joint else column for column in result.steps))

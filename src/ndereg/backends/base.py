@@ -62,6 +62,16 @@ class Backend(Protocol):
         framework. Integers are drawn from elsewhere, the same on all backends.
         """
 
+    def fold(self, key: object, choice: int) -> Any:
+        """Return the key of one more choice: what is not drawn from but used up, made anew."""
+
+    def derivatives(self) -> Any:
+        """Return what differentiates a field for the integrands of one problem.
+
+        A :class:`ndereg.backends.derivatives.Derivatives`; a backend without this method serves
+        no integrands.
+        """
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Array]:
         """Parameters by name that the field carries itself (``torch.nn.Module``)."""
 
@@ -206,6 +216,11 @@ class Problem:
     given_times : tuple
         ``t0``, ``t1`` and ``t_eval`` as the user gave them, for backends that differentiate by
         times.
+    asked : Problem or None
+        What the user posed, where this is it with its state extended by integrals
+        (:mod:`ndereg.backends.extension`).
+    integral_weights : tuple of float
+        Weights of these integrals in the penalty.
     """
 
     spec: Spec
@@ -228,6 +243,13 @@ class Problem:
     weights: tuple[float, ...]
     given_times: tuple[Any, Any, Any] = (None, None, None)
     draws: Any = None
+    asked: Problem | None = None
+    integral_weights: tuple[float, ...] = ()
+
+    @property
+    def posed(self) -> Problem:
+        """The problem as the user posed it."""
+        return self if self.asked is None else self.asked
 
 
 @dataclass(frozen=True)

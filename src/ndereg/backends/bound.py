@@ -95,15 +95,18 @@ def refuse_result(leaf: Any, arrays: str, structure: Structure) -> None:
     )
 
 
-def note_call(error: Exception, layout: Layout, args_structure: Structure) -> None:
-    """Note on an error of the field what the field was called with."""
-    shapes = ", ".join(map(str, layout.shapes))
-    note = (
-        f"The field was called as f(t, y, args) with y = {layout.structure} of shapes {shapes} "
-        f"and args = {args_structure}, where * is an array."
-    )
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+def note_call(error: Exception, layout: Any, args_structure: Structure) -> None:
+    """Note on an error of the field what the field was called with, unless it is noted already.
+
+    ``layout`` has the ``structure`` and the ``shapes`` of the state.
+    """
+    call = "The field was called as f(t, y, args) with "
+    if not any(note.startswith(call) for note in getattr(error, "__notes__", ())):
+        shapes = ", ".join(map(str, layout.shapes))
+        error.add_note(
+            f"{call}y = {layout.structure} of shapes {shapes} and args = {args_structure}, where * "
+            "is an array."
+        )
 
 
 def _returning(field: Callable[..., Any], layout: Layout) -> Callable[[Any, Any, Any], Any]:

@@ -24,6 +24,10 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(seed) << 64 | int.from_bytes(digest)))
 
 
+_CHOICES = ("ndereg.Local", "ndereg.Steer", "ndereg.JacobianFrobenius")
+"""What is chosen at random; a key that is not a stream is folded with the place here."""
+
+
 def uniform(backend: Any, key: Any, count: int, what: str) -> Any:
     """Return ``count`` numbers from ``U(0, 1)`` for the random choice called ``what``.
 
@@ -39,7 +43,7 @@ def uniform(backend: Any, key: Any, count: int, what: str) -> Any:
     """
     if key is None:
         raise ValueError(
-            f"expected a key for the random time of {what}, received key=None; try key=0, and "
+            f"expected a key for the random choice of {what}, received key=None; try key=0, and "
             "another integer for every solve of a training"
         )
     if not hasattr(backend, "uniform"):
@@ -49,7 +53,8 @@ def uniform(backend: Any, key: Any, count: int, what: str) -> Any:
         )
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return stream(int(key), f"solve {what}").random(count)
-    found = backend.uniform(key, count)
+    choice = _CHOICES.index(what)
+    found = backend.uniform(backend.fold(key, choice) if choice else key, count)
     return _refuse_key(backend, key) if found is None else found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.base import Problem
+from ndereg.backends.tracing import TracedDerivatives
 
 
 @cache
@@ -91,6 +92,14 @@ class NumpyArrays:
             return None
         first, second = key.integers(0, 2**32, 2, dtype=np.uint32)
         return first, second
+
+    def fold(self, key: object, choice: int) -> Any:
+        """A generator goes on by itself."""
+        return key
+
+    def derivatives(self) -> TracedDerivatives:
+        """Derivatives of the traced field."""
+        return TracedDerivatives()
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """NumPy fields carry no parameters of their own."""

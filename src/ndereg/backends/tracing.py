@@ -9,10 +9,12 @@ import numpy as np
 
 from ndereg.backends.base import Problem
 from ndereg.backends.bound import note_call, refuse_result
+from ndereg.backends.derivatives import Derivatives, Function
 from ndereg.field import Field, is_compiled
 from ndereg.structure import Structure, check_leaves, flatten
 from ndereg.trace import evaluate, trace
 from ndereg.trace.array import TracedArray
+from ndereg.trace.derivative import jvp, trace_function, vjp
 from ndereg.trace.graph import Graph
 
 _RESULTS = (TracedArray, np.ndarray, np.generic, int, float, complex)
@@ -101,6 +103,37 @@ def field_pullback(problem: Problem) -> FieldPullback:
         return y_bar.reshape(y.shape), args_bar
 
     return pull
+
+
+class TracedDerivatives(Derivatives):
+    """Derivatives of traced functions; on arrays they are evaluated, for one problem each."""
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+
+    def owns(self, value: object) -> bool:
+        """What is traced, and constants."""
+        return isinstance(value, (TracedArray, np.ndarray, np.generic))
+
+    def jvp(
+        self, function: Function, primals: Sequence[Any], tangents: Sequence[Any]
+    ) -> Sequence[Any]:
+        """See :func:`ndereg.trace.derivative.jvp`."""
+        return jvp(function, primals, tangents)
+
+    def vjp(
+        self, function: Function, primals: Sequence[Any], cotangents: Sequence[Any]
+    ) -> Sequence[Any]:
+        """See :func:`ndereg.trace.derivative.vjp`."""
+        return vjp(function, primals, cotangents)
+
+    def call(self, function: Function, arrays: Sequence[Any]) -> Sequence[Any]:
+        """Evaluate the graph of ``function``, traced once, where the arrays are NumPy's."""
+        if any(isinstance(array, TracedArray) for array in arrays):
+            return function(*arrays)
+        if self._graph is None:
+            self._graph = trace_function(function, [np.asarray(array) for array in arrays])
+        return evaluate(self._graph, arrays)
 
 
 def _own_pullback(problem: Problem, vjp: Callable[..., Any]) -> FieldPullback:

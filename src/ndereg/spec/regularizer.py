@@ -2,7 +2,8 @@
 
 A regularizer's formula is written once, in :meth:`Term.value`, over symbolic scalars: the plan
 records it as instructions of the step program and transposes it like everything else. To add one,
-write a class here with a ``value``.
+write a class here with a ``value``. What is integrated along the solution is in
+:mod:`ndereg.spec.integrand`.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class StepObservables(Protocol):
 class Regularizer:
     """Base of everything that can be passed as ``regularizer=``; supports ``+`` and ``*``."""
 
-    def terms(self) -> tuple[tuple[float, Term], ...]:
-        """Weighted terms; the weights are run-time values, the terms are compiled."""
+    def terms(self) -> Weighted:
+        """Weighted summands; the weights are run-time values, the summands are compiled."""
         raise NotImplementedError
 
     def __add__(self, other: object) -> Regularizer:
@@ -64,16 +65,24 @@ class Regularizer:
     __rmul__ = __mul__
 
 
-class Term(Regularizer):
+Weighted = tuple[tuple[float, Regularizer], ...]
+"""A sum: each summand with its weight."""
+
+
+class Summand(Regularizer):
+    """A regularizer that is no sum of others."""
+
+    def terms(self) -> Weighted:
+        """Return this one, with weight 1."""
+        return ((1.0, self),)
+
+
+class Term(Summand):
     """One observable with one reduction over the accepted steps."""
 
     reduce: Reduce
     needs: tuple[str, ...] = ()
     """Rows of the method that the observable reads: ``"error"``, ``"stiffness"``."""
-
-    def terms(self) -> tuple[tuple[float, Term], ...]:
-        """Return this term, with weight 1."""
-        return ((1.0, self),)
 
     def value(self, step: StepObservables) -> Any:
         """Return the scalar ``r_j`` of one step."""
@@ -198,11 +207,12 @@ class Local(Regularizer):
                 "expected heuristic to be a regularizer such as ndereg.ErrorEstimate(), received "
                 f"{self.heuristic!r}; try ndereg.Local(ndereg.ErrorEstimate())"
             )
-        if any(isinstance(term, LocalTerm) for _, term in self.heuristic.terms()):
-            raise ValueError(
-                f"expected a heuristic over one step, received {self.heuristic!r}; try the "
-                "heuristic inside of it, or a sum of two"
-            )
+        for _, summand in self.heuristic.terms():
+            if isinstance(summand, LocalTerm) or not isinstance(summand, Term):
+                raise ValueError(
+                    f"expected a heuristic over one step, received {self.heuristic!r}; try "
+                    "ndereg.ErrorEstimate() inside of it, and the others in a sum with it"
+                )
         if self.sampling not in SAMPLINGS:
             raise ValueError(
                 f"expected sampling to be one of {', '.join(SAMPLINGS)}, received "
@@ -213,20 +223,21 @@ class Local(Regularizer):
                 f"expected a bool for through_state, received {self.through_state!r}; try False"
             )
 
-    def terms(self) -> tuple[tuple[float, Term], ...]:
+    def terms(self) -> Weighted:
         """Return the terms of the heuristic, each over the extra step."""
         return tuple(
             (weight, LocalTerm(term, self.sampling, self.through_state))
             for weight, term in self.heuristic.terms()
+            if isinstance(term, Term)
         )
 
 
 @dataclass(frozen=True)
 class Combination(Regularizer):
-    """A weighted sum of terms; made by ``+`` and ``*``."""
+    """A weighted sum; made by ``+`` and ``*``."""
 
-    weighted: tuple[tuple[float, Term], ...]
+    weighted: Weighted
 
-    def terms(self) -> tuple[tuple[float, Term], ...]:
-        """Return the weighted terms, in order."""
+    def terms(self) -> Weighted:
+        """Return the weighted summands, in order."""
         return self.weighted

@@ -12,7 +12,7 @@ it is NaN where ``x`` is not finite.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Hashable, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -108,6 +108,10 @@ class Builder:
         if dtype in DTYPES:
             return index
         return self.add("cast", (index,), (), tuple(shape), "int64")
+
+    def placeholder(self, shape: Sequence[int], dtype: str) -> int:
+        """Add a variable to differentiate by; :meth:`substituted` takes it out again."""
+        return self._append(Node("input", (), (("name", "placeholder"),), tuple(shape), dtype))
 
     def constant(self, value: Any, dtype: str | None = None) -> int:
         """Add a constant; one whose entries are all the same is a broadcast scalar."""
@@ -384,6 +388,15 @@ class Builder:
             else:
                 placed.append(self.apply(node, [placed[j] for j in node.inputs]))
         return placed
+
+    def substituted(self, outputs: Sequence[int], values: Mapping[int, int]) -> list[int]:
+        """Return ``outputs`` with nodes replaced by the values of ``values``."""
+        place = dict(values)
+        for i in self.closure(outputs, values):
+            node = self._nodes[i]
+            if any(j in place for j in node.inputs):
+                place[i] = self.apply(node, [place.get(j, j) for j in node.inputs])
+        return [place.get(i, i) for i in outputs]
 
     def add(
         self, op: str, operands: tuple[int, ...], attrs: Attrs, shape: tuple[int, ...], dtype: str

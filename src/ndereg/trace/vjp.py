@@ -16,7 +16,7 @@ from ndereg.trace.graph import Graph
 from ndereg.trace.primitives import ELEMENTWISE, REDUCTIONS, TRANSCENDENTAL, ZERO_GRADIENT
 from ndereg.trace.vjp_rules import pull
 
-__all__ = ["Linearized", "linearize"]
+__all__ = ["Linearized", "linearize", "pulled_back"]
 
 _DIFFERENTIABLE = ("float32", "float64", "complex64", "complex128")
 _EXPENSIVE = TRANSCENDENTAL | REDUCTIONS | {"pow", "atan2", "remainder", "matmul"}
@@ -80,7 +80,7 @@ def linearize(graph: Graph, wrt: Sequence[int] | None = None) -> Linearized:
     end = b.count
     cotangent = b.input("k_bar", b.shape(output), b.dtype(output))
     sought = [inputs[i] for i in wrt]
-    bars = _pulled_back(b, output, cotangent, sought)
+    bars = pulled_back(b, [output], [cotangent], sought)
     zero = tuple(bar is None for bar in bars)
     filled = [
         b.full(b.shape(i), 0, b.dtype(i)) if bar is None else bar
@@ -91,11 +91,11 @@ def linearize(graph: Graph, wrt: Sequence[int] | None = None) -> Linearized:
     return Linearized(forward, _separated(b, names, residuals, cotangent, filled), zero)
 
 
-def _pulled_back(
-    b: Builder, output: int, cotangent: int, sought: Sequence[int]
+def pulled_back(
+    b: Builder, outputs: Sequence[int], cotangents: Sequence[int], sought: Sequence[int]
 ) -> list[int | None]:
-    """Add the cotangents of ``sought``; None where the output does not depend on one."""
-    end = cotangent
+    """Add the cotangents of ``sought``; None where no output depends on one."""
+    end = b.count
     active = {i for i in sought if b.dtype(i) in _DIFFERENTIABLE}
     for i in range(end):
         node = b.node(i)
@@ -103,7 +103,9 @@ def _pulled_back(
             continue
         if active.intersection(node.inputs):
             active.add(i)
-    received: dict[int, list[int]] = {output: [cotangent]}
+    received: dict[int, list[int]] = {}
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        received.setdefault(output, []).append(cotangent)
     totals: dict[int, int] = {}
     for i in reversed(range(end)):
         if i not in active or i not in received:

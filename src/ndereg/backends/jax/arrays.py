@@ -14,6 +14,7 @@ import numpy as np
 from ndereg.backends.base import Result
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.brownian import words_of
+from ndereg.backends.jax.derivatives import JaxDerivatives
 from ndereg.spec.status import Status
 
 
@@ -82,10 +83,7 @@ class JaxArrays:
 
     def uniform(self, key: object, count: int) -> Any:
         """``jax.random.uniform`` of a key, also of one inside a transformation."""
-        if not isinstance(key, (jax.Array, np.ndarray)):
-            return None
-        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
-        if not typed and not (key.dtype == np.uint32 and key.ndim == 1):
+        if not _is_key(key):
             return None
         return jax.random.uniform(key, (count,), clock.control_dtype())
 
@@ -93,6 +91,21 @@ class JaxArrays:
         """Two words of a key of ``jax.random``, also of one inside a transformation."""
         return words_of(key)
 
+    def fold(self, key: object, choice: int) -> Any:
+        """``jax.random.fold_in``."""
+        return jax.random.fold_in(key, choice) if _is_key(key) else key
+
+    def derivatives(self) -> JaxDerivatives:
+        """Derivatives by JAX's transformations."""
+        return JaxDerivatives()
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """A field's closure is seen by tracing it; no parameters need a name."""
         return {}
+
+
+def _is_key(key: Any) -> bool:
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        return False
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+    return bool(typed or (key.dtype == np.uint32 and key.ndim == 1))

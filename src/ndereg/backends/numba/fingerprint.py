@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ndereg.backends.extension import ExtendedField
 from ndereg.field import is_known_by_value
 
 _SMALL = 1 << 14
@@ -56,6 +57,8 @@ def _mark(value: Any, depth: int) -> Any:
         return tuple(_mark(part, depth + 1) for part in (value.func, value.args, value.keywords))
     if isinstance(value, types.FunctionType):
         return _function(value, depth)
+    if isinstance(value, ExtendedField):
+        return (ExtendedField, value.integrands, _mark(value.field, depth + 1))
     if is_known_by_value(value) or (_is_record(value) and _of_library(value)):
         return (type(value), value)
     raise _Unknown

@@ -17,6 +17,7 @@ from ndereg.backends.host.loop import Keeping, Tape, integrate
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.torch.brownian import TorchBrownian
 from ndereg.backends.torch.compiled import open_field
+from ndereg.backends.torch.derivatives import TorchDerivatives
 from ndereg.backends.torch.emit import EmittedProgram
 from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.history import Recording, SolveFunction
@@ -143,6 +144,14 @@ class TorchBackend:
         device = torch.device("cpu") if like is None else like.device
         return TorchBrownian(areas, words, grid, dtype, device)
 
+    def fold(self, key: object, choice: int) -> Any:
+        """A generator goes on by itself."""
+        return key
+
+    def derivatives(self) -> TorchDerivatives:
+        """Derivatives by ``torch.func``."""
+        return TorchDerivatives()
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, torch.Tensor]:
         """Return the parameters of a module that require gradients, by name."""
         if not isinstance(field, torch.nn.Module):
@@ -174,7 +183,7 @@ class TorchSolver:
             return self._without_history(problem)
         _refuse_transforms()
         wanted = [i for i, leaf in enumerate(problem.args) if leaf.requires_grad]
-        carried = self.backend.carried_parameters(problem.field).values()
+        carried = self.backend.carried_parameters(problem.posed.field).values()
         field = open_field(self.backend, problem, wanted, list(carried))
         times = [
             t if isinstance(t, torch.Tensor) and t.requires_grad else None
@@ -204,9 +213,10 @@ class TorchSolver:
                 args=tuple(_plain(leaf) for leaf in problem.args),
             )
             wanted = [i for i, leaf in enumerate(problem.args) if _is_differentiable(leaf)]
-            has_args = problem.args_structure.kind != "none"
+            posed = problem.posed
+            has_args = posed.args_structure.kind != "none"
             carried = (
-                [] if has_args else list(self.backend.carried_parameters(problem.field).values())
+                [] if has_args else list(self.backend.carried_parameters(posed.field).values())
             )
             field = open_field(self.backend, problem, wanted, carried)
             if problem.t0 != problem.t1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ndereg.backends.base import Backend, Problem
 from ndereg.backends.bound import BoundField
+from ndereg.backends.extension import ExtendedField
 from ndereg.backends.torch.outside import LATE, Boundary, dependencies
 from ndereg.structure import LEAF
 
@@ -30,6 +32,8 @@ def adapt(field: Callable[..., Any], has_args: bool) -> Callable[[Any, Any, Any]
         If ``args`` is given and the module's ``forward`` has no place for it, or the other way
         round.
     """
+    if isinstance(field, ExtendedField):
+        return replace(field, field=adapt(field.field, has_args))
     if not isinstance(field, torch.nn.Module):
         return field
     most, least = _positional(getattr(field, "_orig_mod", field))
@@ -99,7 +103,7 @@ class TorchField:
         self.inputs = [*(problem.args[position] for position in args), *carried]
         self.wrt = [*(self.leaves[position] for position in args), *carried]
         self.count = len(self.wrt)
-        has_args = problem.args_structure.kind != "none"
+        has_args = problem.posed.args_structure.kind != "none"
         field = adapt(problem.field, has_args)
         self.bound = BoundField(backend, field, layout, problem.args_structure)
         self._nested = problem.args_structure.unflatten(self.leaves)

@@ -1,0 +1,324 @@
+"""A problem extended by what its penalty integrates: one component a sample for every integrand.
+
+The extended state ``(y, q0, q1, ...)`` is solved like any other, its field being
+``(f, rate0, rate1, ...)``. What the user posed is kept beside it, and results are taken apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ndereg import ops
+from ndereg.backends.base import Array, Backend, Layout, Problem, Result, layout_of
+from ndereg.backends.bound import BoundField, note_call, refuse_result
+from ndereg.backends.derivatives import Derivatives
+from ndereg.backends.draws import uniform
+from ndereg.field import is_compiled
+from ndereg.spec.integrand import Integrand
+from ndereg.structure import LEAF, Structure, check_leaves, flatten
+
+
+@dataclass(frozen=True)
+class ExtendedField:
+    """A field with the rates of integrands beside it: ``f(t, (y, *q), args) -> (dy/dt, *rates)``.
+
+    ``args`` is ``(args, probe)``, and None in the place of a probe that no integrand reads. It
+    holds no array and nothing that changes, so that it is what ``field`` is.
+    """
+
+    field: Callable[..., Any]
+    integrands: tuple[Integrand, ...]
+    derivatives: Derivatives
+    structure: Structure
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    independent: bool
+    real_dtype: str
+
+    def __call__(self, t: Array, y: Any, args: Any) -> Any:
+        """Evaluate the field and the rates."""
+        given, structure = flatten((t, y[0], args))
+
+        def evaluate(*arrays: Array) -> Sequence[Array]:
+            t, state, (own_args, probe) = structure.unflatten(arrays)
+            point = Point(self, t, flatten(state)[0], own_args, probe)
+            return [*point.derivative(1), *(each.rate(point) for each in self.integrands)]
+
+        found = self.derivatives.call(evaluate, given)
+        count = self.structure.size
+        return (self.structure.unflatten(found[:count]), *found[count:])
+
+    def velocity(self, args: Any, t: Array, *y: Array) -> Sequence[Array]:
+        """Evaluate the field on leaves, and check what it returns."""
+        try:
+            result = self.field(t, self.structure.unflatten(y), args)
+        except Exception as error:
+            note_call(error, self, flatten(args)[1])
+            raise
+        leaves, received = flatten(result)
+        numbers = (int, float, complex)
+        leaves = [
+            ops.zeros_like(like) + leaf if type(leaf) in numbers else leaf
+            for leaf, like in zip(leaves, [*y, *[y[0]] * len(leaves)], strict=False)
+        ]
+        for leaf in leaves:
+            if not self.derivatives.owns(leaf):
+                refuse_result(leaf, "arrays of the state's framework", self.structure)
+        check_leaves(
+            "the result of the field", like="the state", expected=self.structure,
+            shapes=self.shapes, dtypes=self.dtypes, received=received,
+            received_shapes=[leaf.shape for leaf in leaves],
+            received_dtypes=[str(leaf.dtype).rpartition(".")[2] for leaf in leaves],
+        )  # fmt: skip
+        return leaves
+
+    @property
+    def rate_shape(self) -> tuple[int, ...]:
+        """Shape of a rate: with as many axes as the state, so that time broadcasts with both."""
+        if not self.independent:
+            return ()
+        return (self.shapes[0][0], *[1] * (max(map(len, self.shapes)) - 1))
+
+
+class Point:
+    """The :class:`ndereg.spec.integrand.SolutionPoint` that integrands see; directions are leaves."""
+
+    def __init__(
+        self, field: ExtendedField, t: Array, y: Sequence[Array], args: Any, probe: Any
+    ) -> None:
+        self._field, self._t, self._y, self._probe = field, t, y, probe
+        self._velocity = partial(field.velocity, args)
+        self._known: dict[int, Sequence[Array]] = {}
+
+    def derivative(self, order: int) -> Sequence[Array]:
+        """``d^order y / dt^order``."""
+        if order not in self._known:
+            total = self._field.derivatives.total
+            self._known[order] = total(self._velocity, self._t, self._y, order)
+        return self._known[order]
+
+    def pulled_back_probe(self) -> Sequence[Array]:
+        """``J^T e``."""
+        signs = [
+            _signs(probe, y, self._field.real_dtype)
+            for probe, y in zip(self._probe, self._y, strict=True)
+        ]
+        return self._field.derivatives.vjp(partial(self._velocity, self._t), self._y, signs)
+
+    def mean_square(self, direction: Sequence[Array]) -> Array:
+        """Mean of ``|entry| ** 2``, in the shape of a rate."""
+        field = self._field
+        parts = [_sum_of_squares(leaf, field) for leaf in direction]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        entries = sum(math.prod(shape) for shape in field.shapes)
+        if field.independent:
+            entries //= field.shapes[0][0]
+        return ops.reshape(total, field.rate_shape) * (1.0 / entries)
+
+
+def _sum_of_squares(leaf: Array, field: ExtendedField) -> Array:
+    """Over everything, or over each sample, in the dtype of a rate."""
+    is_complex = "complex" in str(leaf.dtype)
+    parts = [ops.real(leaf), ops.imag(leaf)] if is_complex else [leaf]
+    squares = sum(part * part for part in parts)
+    if field.independent:
+        summed = ops.sum(ops.reshape(squares, (squares.shape[0], -1)), axis=1)
+    else:
+        summed = ops.sum(squares)
+    return _cast(summed, field.real_dtype)
+
+
+def _cast(array: Array, dtype: str) -> Array:
+    xp = array_api_compat.array_namespace(array)
+    return xp.astype(array, getattr(xp, dtype))
+
+
+def _signs(probe: Array, y: Array, real_dtype: str) -> Array:
+    """Signs as they are drawn, in the dtype of the state: of a complex one, those of both parts."""
+    dtype = str(y.dtype).rpartition(".")[2]
+    if not dtype.startswith("complex"):
+        return _cast(probe, dtype)
+    parts = _cast(probe, "float64" if dtype == "complex128" else "float32") * math.sqrt(0.5)
+    return parts[..., 0] + 1j * parts[..., 1]
+
+
+# The problem
+
+
+def extend(
+    backend: Backend, problem: Problem, integrands: dict[Integrand, float], key: Any
+) -> Problem:
+    """Extend a problem by integrands, given with their weights.
+
+    Raises
+    ------
+    ValueError
+        If an integrand needs a key and there is none.
+    TypeError
+        If the backend or the field cannot serve them.
+    """
+    derivatives = _derivatives(backend, problem, integrands)
+    layout = problem.layout
+    field = ExtendedField(
+        problem.field, tuple(integrands), derivatives, layout.structure, layout.shapes,
+        layout.dtypes, layout.batch is not None, layout.real_dtype,
+    )  # fmt: skip
+    count = len(integrands)
+    extended = layout_of(
+        Structure("tuple", (layout.structure, *[LEAF] * count)),
+        (*layout.shapes, *[field.rate_shape] * count),
+        (*layout.dtypes, *[layout.real_dtype] * count),
+        layout.batch,
+    )
+    probes: list[Array] = []
+    if any(each.probed for each in integrands):
+        probes = _probes(backend, problem, key)
+    probe = Structure("tuple", (LEAF,) * len(probes)) if probes else Structure("none")
+    args_structure = Structure("tuple", (problem.args_structure, probe))
+    zeros = _filled(backend, np.zeros((layout.samples, count)), problem.y0, layout.dtype)
+    t_eval, given_times = _with_end(backend, problem)
+    return replace(
+        problem,
+        asked=problem,
+        integral_weights=tuple(integrands.values()),
+        field=field,
+        call=BoundField(backend, field, extended, args_structure),
+        layout=extended,
+        y0=backend.concat([problem.y0, zeros]),
+        args=(*problem.args, *probes),
+        args_structure=args_structure,
+        t_eval=t_eval,
+        given_times=given_times,
+    )
+
+
+def _derivatives(backend: Backend, problem: Problem, integrands: dict[Integrand, float]) -> Any:
+    names = ", ".join(f"ndereg.{type(each).__name__}" for each in integrands)
+    if not hasattr(backend, "derivatives"):
+        raise TypeError(
+            f"expected a backend that serves {names}, received {backend.name!r}; try one of those "
+            "that ndereg brings"
+        )
+    if is_compiled(problem.field) or getattr(problem.field, "in_place", False):
+        raise TypeError(
+            f"expected a plain Python field for {names}, received an @njit function or one that "
+            "writes into an argument, which cannot be differentiated along the solution; try the "
+            "function without @njit: it is compiled all the same"
+        )
+    return backend.derivatives()
+
+
+def _probes(backend: Backend, problem: Problem, key: Any) -> list[Array]:
+    """Draw random signs for every entry of the state; integers, which no gradient is asked of."""
+    layout = problem.layout
+    shapes = [
+        (*shape, 2) if dtype.startswith("complex") else shape
+        for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True)
+    ]
+    sizes = [math.prod(shape) for shape in shapes]
+    draws = uniform(backend, key, sum(sizes), "ndereg.JacobianFrobenius")
+    signs = 1.0 - 2.0 * (draws < 0.5)
+    if isinstance(signs, np.ndarray):
+        signs = backend.times(signs, problem.y0)
+    integer = backend.dtype(backend.array(1, "a sign"))
+    probes, start = [], 0
+    for shape, size in zip(shapes, sizes, strict=True):
+        part = backend.cast(signs[start : start + size], integer)
+        probes.append(backend.reshape(part, shape))
+        start += size
+    return probes
+
+
+def _filled(backend: Backend, values: Any, like: Array, dtype: str) -> Array:
+    return backend.cast(backend.times(values, like), dtype)
+
+
+def _with_end(backend: Backend, problem: Problem) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Return the output times with the end of the span, where the integrals are read, after them."""
+    if problem.t_eval is None:
+        return None, problem.given_times
+    t0, t1, given = problem.given_times
+    times = _appended(backend, problem.t_eval, problem.t1)
+    if backend.owns(given) or backend.owns(t1):
+        given = _appended(backend, given, t1)
+    return times, (t0, t1, given)
+
+
+def _appended(backend: Backend, times: Any, end: Any) -> Any:
+    plain = (np.ndarray, np.generic, int, float, list, tuple)
+    if isinstance(times, plain) and isinstance(end, plain):
+        times = np.asarray(times, np.float64)
+        last = np.broadcast_to(np.float64(end), (*times.shape[:-1], 1))
+        return np.concatenate([times, last], axis=-1)
+    like = times if backend.owns(times) else end
+    times, end = (
+        value if backend.owns(value) else backend.times(value, like) for value in (times, end)
+    )
+    kind = str(np.result_type(backend.dtype(times), backend.dtype(end), np.float32))
+    times, end = backend.cast(times, kind), backend.reshape(backend.cast(end, kind), (1,))
+    if times.ndim == 1:
+        return backend.concat([times, end])
+    last = backend.reshape(backend.concat([end] * times.shape[0]), (times.shape[0], 1))
+    return backend.concat([times, last])
+
+
+# Its results and their cotangents
+
+
+def contracted(backend: Backend, problem: Problem, result: Result) -> tuple[Problem, Result]:
+    """Return the problem as it was posed, and its result with the integrals in the penalty."""
+    asked = problem.asked
+    if asked is None:
+        return problem, result
+    samples, entries = asked.layout.samples, asked.layout.entries
+    end = result.ys
+    if problem.t_eval is not None:
+        end = result.ys[:, -1]
+        result = replace(result, ys=result.ys[:, :-1])
+    penalty = result.penalty
+    for i, weight in enumerate(problem.integral_weights):
+        integral = backend.reshape(end[:, entries + i], (samples,))
+        penalty = penalty + weight * backend.cast(integral, asked.layout.real_dtype)
+    return asked, replace(result, ys=result.ys[..., :entries], penalty=penalty)
+
+
+def extended_cotangent(
+    backend: Backend, problem: Problem, ys_bar: Array, penalty_bar: Array
+) -> Array:
+    """Return the cotangent of the extended result for those of the posed problem's."""
+    asked = problem.asked
+    if asked is None:
+        return ys_bar
+    layout = problem.layout
+    samples, count = layout.samples, len(problem.integral_weights)
+    bar = backend.reshape(backend.cast(penalty_bar, layout.dtype), (samples, 1))
+    end = backend.concat([bar * weight for weight in problem.integral_weights])
+    if asked.t_eval is None:
+        return backend.concat([ys_bar, end])
+    times = asked.t_eval.shape[-1]
+    before = _filled(backend, np.zeros((samples, times, count)), ys_bar, layout.dtype)
+    rows = backend.reshape(backend.concat([ys_bar, before]), (samples, times * layout.entries))
+    after = _filled(backend, np.zeros((samples, layout.entries - count)), ys_bar, layout.dtype)
+    return backend.reshape(
+        backend.concat([rows, after, end]), (samples, times + 1, layout.entries)
+    )
+
+
+def contracted_cotangents(
+    problem: Problem, y0_bar: Array, args_bar: Sequence[Array]
+) -> tuple[Array, list[Array]]:
+    """Return the cotangents of the posed problem: without those of integrals and probes."""
+    asked = problem.asked
+    if asked is None:
+        return y0_bar, list(args_bar)
+    own, carried = len(asked.args), len(problem.args)
+    return y0_bar[:, : asked.layout.entries], [*args_bar[:own], *args_bar[carried:]]

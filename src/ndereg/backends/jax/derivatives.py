@@ -1,0 +1,59 @@
+"""Derivatives of a field inside of a field, by JAX's transformations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import jet
+
+from ndereg.backends.derivatives import Derivatives, Function
+from ndereg.backends.jax.linearization import conjugate
+
+
+class JaxDerivatives(Derivatives):
+    """Taylor mode, and forward mode where an operation has no rule for that; reverse mode."""
+
+    def owns(self, value: object) -> bool:
+        """JAX arrays, tracers among them."""
+        return isinstance(value, jax.Array)
+
+    def jvp(
+        self, function: Function, primals: Sequence[Any], tangents: Sequence[Any]
+    ) -> Sequence[Any]:
+        """See :func:`jax.jvp`."""
+        return jax.jvp(_listed(function), tuple(primals), tuple(tangents))[1]
+
+    def vjp(
+        self, function: Function, primals: Sequence[Any], cotangents: Sequence[Any]
+    ) -> Sequence[Any]:
+        """See :func:`jax.vjp`, whose product is the bilinear one."""
+        _, pull = jax.vjp(_listed(function), *primals)
+        return [conjugate(bar) for bar in pull([conjugate(bar) for bar in cotangents])]
+
+    def total(self, velocity: Function, t: Any, y: Sequence[Any], order: int) -> Sequence[Any]:
+        """Taylor coefficients of the solution, each from those before (TayNODE, algorithm 1).
+
+        The work grows with the square of the order, that of nested forward mode exponentially.
+        """
+        try:
+            return _taylor(velocity, t, y, order)
+        except NotImplementedError:
+            return super().total(velocity, t, y, order)
+
+
+def _taylor(velocity: Function, t: Any, y: Sequence[Any], order: int) -> Sequence[Any]:
+    found = [velocity(t, *y)]
+    time = [jnp.ones_like(t), *[jnp.zeros_like(t)] * (order - 2)]
+    while len(found) < order:
+        known = len(found)
+        series = (time[:known], *(list(terms) for terms in zip(*found, strict=True)))
+        value, higher = jet.jet(_listed(velocity), (t, *y), series)
+        found = [value, *([terms[i] for terms in higher] for i in range(known))]
+    return found[-1]
+
+
+def _listed(function: Function) -> Any:
+    return lambda *arrays: list(function(*arrays))

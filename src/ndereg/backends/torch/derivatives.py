@@ -1,0 +1,35 @@
+"""Derivatives of a field inside of a field, by ``torch.func``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ndereg.backends.derivatives import Derivatives, Function
+
+
+class TorchDerivatives(Derivatives):
+    """Forward mode, nested for higher orders, and one reverse mode; autograd sees through both."""
+
+    def owns(self, value: object) -> bool:
+        """Tensors."""
+        return isinstance(value, torch.Tensor)
+
+    def jvp(
+        self, function: Function, primals: Sequence[Any], tangents: Sequence[Any]
+    ) -> Sequence[Any]:
+        """See :func:`torch.func.jvp`."""
+        return torch.func.jvp(_listed(function), tuple(primals), tuple(tangents))[1]
+
+    def vjp(
+        self, function: Function, primals: Sequence[Any], cotangents: Sequence[Any]
+    ) -> Sequence[Any]:
+        """See :func:`torch.func.vjp`."""
+        _, pull = torch.func.vjp(_listed(function), *primals)
+        return pull(list(cotangents))
+
+
+def _listed(function: Function) -> Any:
+    return lambda *arrays: list(function(*arrays))
