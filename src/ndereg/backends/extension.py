@@ -16,7 +16,7 @@ import array_api_compat
 import numpy as np
 
 from ndereg import ops
-from ndereg.backends.base import Array, Backend, Layout, Problem, Result, layout_of
+from ndereg.backends.base import Array, Backend, Problem, Result, layout_of
 from ndereg.backends.bound import BoundField, note_call, refuse_result
 from ndereg.backends.derivatives import Derivatives
 from ndereg.backends.draws import uniform
@@ -88,7 +88,7 @@ class ExtendedField:
 
 
 class Point:
-    """The :class:`ndereg.spec.integrand.SolutionPoint` that integrands see; directions are leaves."""
+    """The :class:`ndereg.spec.integrand.SolutionPoint` of arrays; directions are lists of leaves."""
 
     def __init__(
         self, field: ExtendedField, t: Array, y: Sequence[Array], args: Any, probe: Any
@@ -243,7 +243,7 @@ def _filled(backend: Backend, values: Any, like: Array, dtype: str) -> Array:
 
 
 def _with_end(backend: Backend, problem: Problem) -> tuple[Any, tuple[Any, Any, Any]]:
-    """Return the output times with the end of the span, where the integrals are read, after them."""
+    """Return the output times and, after them, the end of the span, where integrals are read."""
     if problem.t_eval is None:
         return None, problem.given_times
     t0, t1, given = problem.given_times
@@ -308,9 +308,7 @@ def extended_cotangent(
     before = _filled(backend, np.zeros((samples, times, count)), ys_bar, layout.dtype)
     rows = backend.reshape(backend.concat([ys_bar, before]), (samples, times * layout.entries))
     after = _filled(backend, np.zeros((samples, layout.entries - count)), ys_bar, layout.dtype)
-    return backend.reshape(
-        backend.concat([rows, after, end]), (samples, times + 1, layout.entries)
-    )
+    return backend.reshape(backend.concat([rows, after, end]), (samples, times + 1, layout.entries))
 
 
 def contracted_cotangents(

@@ -33,7 +33,7 @@ def steered(
             f"{steer.b}; try {abs(end - start) / 2 or 'a longer span'}"
         )
     if t_eval is None:
-        return t1 + steer.b * _displacements(backend, key, ())[()], None
+        return _time(t1 + steer.b * _displacements(backend, key, ())), None
     if not known or not isinstance(t_eval, np.ndarray):
         raise ValueError(
             "expected t_span and t_eval that are known where ndereg.Steer perturbs output times, "
@@ -48,10 +48,15 @@ def steered(
     reach = np.where(at_end, reach, np.minimum(reach, gaps[..., 1:]))
     moved = t_eval + reach * _displacements(backend, key, t_eval.shape)
     if not np.any(at_end[..., -1]):
-        return end, moved
+        return t1, moved
     # the span ends with the last output of all samples
     ends = np.where(at_end[..., -1], 0.0, end) + at_end[..., -1] * moved[..., -1]
-    return (ends.max() if end >= start else ends.min()), moved
+    return _time(ends.max() if end >= start else ends.min()), moved
+
+
+def _time(value: Any) -> Any:
+    """Return a float, where the value is known."""
+    return float(value) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def _displacements(backend: Backend, key: Any, shape: tuple[int, ...]) -> Any:

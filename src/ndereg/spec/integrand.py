@@ -80,7 +80,7 @@ class Taylor(Integrand):
     Parameters
     ----------
     order : int
-        At least 1. The solver's method is of order ``K`` or more for most of the published results.
+        At least 1.
 
     Raises
     ------

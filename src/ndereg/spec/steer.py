@@ -12,9 +12,9 @@ from ndereg.spec.regularizer import Summand
 class Steer(Summand):
     """Solve to a random end ``t1' ~ U(t1 - b, t1 + b)``, as if it were ``t1`` (STEER).
 
-    It adds nothing to the penalty: what regularizes is that the loss is asked of ``y(t1')``. A solve
-    draws its end where the regularizer is given, and so belongs into training; predictions are
-    solves without it. One end is drawn from the ``key`` for the whole batch, also with
+    It adds nothing to the penalty: what regularizes is that the loss is asked of ``y(t1')``. A
+    solve draws its end where the regularizer is given, and so belongs into training; predictions
+    are solves without it. One end is drawn from the ``key`` for the whole batch, also with
     ``batch="independent"``.
 
     With ``t_eval`` every output time is drawn around what was asked for, by at most ``b`` and at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -38,10 +39,13 @@ class JaxDerivatives(Derivatives):
 
         The work grows with the square of the order, that of nested forward mode exponentially.
         """
-        try:
-            return _taylor(velocity, t, y, order)
-        except NotImplementedError:
-            return super().total(velocity, t, y, order)
+        # Taylor mode takes the absolute value of complex numbers for a function of real ones. Where
+        # it has no rule it fails in one of many ways (KeyError for a primitive such as lgamma, an
+        # escaped tracer for jax.nn.relu); an error of the field itself comes up again below.
+        if not any(jnp.iscomplexobj(leaf) for leaf in y):
+            with suppress(Exception):
+                return _taylor(velocity, t, y, order)
+        return super().total(velocity, t, y, order)
 
 
 def _taylor(velocity: Function, t: Any, y: Sequence[Any], order: int) -> Sequence[Any]:

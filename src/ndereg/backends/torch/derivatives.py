@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ class TorchDerivatives(Derivatives):
         self, function: Function, primals: Sequence[Any], tangents: Sequence[Any]
     ) -> Sequence[Any]:
         """See :func:`torch.func.jvp`."""
+        _load_forward_mode()
         return torch.func.jvp(_listed(function), tuple(primals), tuple(tangents))[1]
 
     def vjp(
@@ -29,6 +32,14 @@ class TorchDerivatives(Derivatives):
         """See :func:`torch.func.vjp`."""
         _, pull = torch.func.vjp(_listed(function), *primals)
         return pull(list(cotangents))
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Have PyTorch load the rules of forward mode, which warns of its own deprecated functions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 def _listed(function: Function) -> Any:
