@@ -91,8 +91,8 @@ class Face:
         adjoint : {"discrete", "backsolve", "none"} or an adjoint such as ``Discrete(...)``
             How gradients are computed.
         key : int, or key of the framework
-            What random choices are drawn from; only ``ndereg.Local`` makes one. An int gives the
-            same choice on every backend. Otherwise a ``numpy.random.Generator``, a
+            What random choices are drawn from: those of ``ndereg.Local``, ``ndereg.Steer`` and
+            ``ndereg.JacobianFrobenius``. An int gives the same choice on every backend. Otherwise a ``numpy.random.Generator``, a
             ``torch.Generator`` or a key of ``jax.random``, also one inside a transformation.
         record : bool
             Keep every attempted step in ``steps``.

@@ -63,7 +63,10 @@ class Backend(Protocol):
         """
 
     def fold(self, key: object, choice: int) -> Any:
-        """Return the key of one more choice: what is not drawn from but used up, made anew."""
+        """Return the key of one more choice, where a key serves only one; a generator serves all.
+
+        Asked only where a choice is not the first; optional.
+        """
 
     def derivatives(self) -> Any:
         """Return what differentiates a field for the integrands of one problem.

@@ -25,7 +25,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 
 _CHOICES = ("ndereg.Local", "ndereg.Steer", "ndereg.JacobianFrobenius")
-"""What is chosen at random; a key that is not a stream is folded with the place here."""
+"""What is chosen at random; a key that can be used once only is folded with the place here."""
 
 
 def uniform(backend: Any, key: Any, count: int, what: str) -> Any:
@@ -54,7 +54,9 @@ def uniform(backend: Any, key: Any, count: int, what: str) -> Any:
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return stream(int(key), f"solve {what}").random(count)
     choice = _CHOICES.index(what)
-    found = backend.uniform(backend.fold(key, choice) if choice else key, count)
+    if choice and hasattr(backend, "fold"):
+        key = backend.fold(key, choice)
+    found = backend.uniform(key, count)
     return _refuse_key(backend, key) if found is None else found
 
 

@@ -88,7 +88,7 @@ class ExtendedField:
 
 
 class Point:
-    """The :class:`ndereg.spec.integrand.SolutionPoint` of arrays; directions are lists of leaves."""
+    """A :class:`ndereg.spec.integrand.SolutionPoint` of arrays; directions are lists of leaves."""
 
     def __init__(
         self, field: ExtendedField, t: Array, y: Sequence[Array], args: Any, probe: Any

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 from ndereg.experiments.images import ImageTask, labelled
 from ndereg.experiments.recipe import Batch, Metric, Penalized, Recipe, Settings, Task
 from ndereg.models.parameters import stream
+from ndereg.spec.integrand import JacobianFrobenius, Kinetic, Taylor
 from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
+from ndereg.spec.steer import Steer
 
 TRAINING = 1280
 """Samples to train on: five whole batches of 256. The other 517 of the 1,797 are the test set."""
@@ -66,6 +68,9 @@ class Digits(Recipe):
         # One step instead of all of them: measured with the weight of "error", nothing is gained.
         "local-unbiased": Penalized(Local(ErrorEstimate()), "25:10"),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "25:10"),
+        "steer": Penalized(Steer(0.5)),
+        "taynode": Penalized(Taylor(order=3), "3.02e-3"),
+        "rnode": Penalized(0.5 * Kinetic() + JacobianFrobenius(), "0.01"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # So many epochs that the unregularized model, too, has stopped becoming costlier.

@@ -21,7 +21,9 @@ from ndereg.experiments.recipe import (
     Settings,
     Task,
 )
+from ndereg.spec.integrand import JacobianFrobenius, Kinetic, Taylor
 from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
+from ndereg.spec.steer import Steer
 
 COUNTED = 512
 """Test images whose solve is counted: both papers measure one batch of this size."""
@@ -68,6 +70,11 @@ class Mnist(Recipe):
         ),
         "local-unbiased": Penalized(Local(ErrorEstimate()), "2.5:1.0"),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "2.5:1.0"),
+        "steer": Penalized(Steer(0.5)),
+        # Order and weight of the paper's comparison, which ran TayNODE's own code.
+        "taynode": Penalized(Taylor(order=3), "3.02e-3"),
+        # Both weights as published for densities; half of the kinetic energy is that code's.
+        "rnode": Penalized(0.5 * Kinetic() + JacobianFrobenius(), "0.01"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # A fifth of the published length: the unregularized model has nearly stopped to improve.

@@ -28,7 +28,7 @@ from ndereg.catalogue.serving import refuse_unserved
 from ndereg.experiments.weights import SCHEDULES, parse_weight
 from ndereg.models.layer import Layer
 from ndereg.models.parameters import Parameters
-from ndereg.spec.regularizer import Regularizer
+from ndereg.spec.regularizer import Regularizer, Term
 from ndereg.spec.schedule import NFEBudget
 from ndereg.spec.spec import Spec
 
@@ -275,8 +275,9 @@ class Recipe(ABC):
         for name in settings.regularizers:
             self.weight(settings, name, steps=1)
             regularizer = self.regularizers[name].regularizer
-            terms = () if regularizer is None else regularizer.terms()
-            refuse_unserved(Spec(method, terms=tuple(term for _, term in terms)))
+            summands = () if regularizer is None else regularizer.terms()
+            terms = tuple(each for _, each in summands if isinstance(each, Term))
+            refuse_unserved(Spec(method, terms=terms))
         return settings
 
     def weight(
