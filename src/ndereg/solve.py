@@ -92,8 +92,9 @@ class Face:
             How gradients are computed.
         key : int, or key of the framework
             What random choices are drawn from: those of ``ndereg.Local``, ``ndereg.Steer`` and
-            ``ndereg.JacobianFrobenius``. An int gives the same choice on every backend. Otherwise a ``numpy.random.Generator``, a
-            ``torch.Generator`` or a key of ``jax.random``, also one inside a transformation.
+            ``ndereg.JacobianFrobenius``. An int gives the same choice on every backend. Otherwise a
+            ``numpy.random.Generator``, a ``torch.Generator`` or a key of ``jax.random``, also one
+            inside a transformation.
         record : bool
             Keep every attempted step in ``steps``.
         throw : bool
