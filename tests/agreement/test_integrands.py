@@ -296,6 +296,7 @@ def at_a_point(bench: Bench, function: Any, y0: Any, args: Any, **options: Any) 
     return [x.detach().resolve_conj().numpy() for x in (k, *bars)]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own
 def test_modules_and_their_parameters(reference: Bench) -> None:
     """backward() fills the gradients of a module; solve_vjp names them; a prediction is cheap."""
     face = Bench("torch").face
@@ -319,7 +320,8 @@ def test_modules_and_their_parameters(reference: Bench) -> None:
     found = reference.solve(same, SPAN, Y0, weights, batch="independent", **options).penalty
     close(sol.penalty.detach().numpy(), found, 1e-12)
     with torch.no_grad():
-        close(face.solve(module, SPAN, y0, batch=batch, **options).penalty.numpy(), found, 1e-12)
+        for one in (module, torch.compile(module)):
+            close(face.solve(one, SPAN, y0, batch=batch, **options).penalty.numpy(), found, 1e-12)
 
 
 def test_times_with_history_of_a_solve_with_integrals() -> None:

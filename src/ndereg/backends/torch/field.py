@@ -33,7 +33,7 @@ def adapt(field: Callable[..., Any], has_args: bool) -> Callable[[Any, Any, Any]
         round.
     """
     if isinstance(field, ExtendedField):
-        return replace(field, field=adapt(field.field, has_args))
+        return replace(field, field=adapt(_uncompiled(field.field), has_args))
     if not isinstance(field, torch.nn.Module):
         return field
     most, least = _positional(getattr(field, "_orig_mod", field))
@@ -53,6 +53,12 @@ def adapt(field: Callable[..., Any], has_args: bool) -> Callable[[Any, Any, Any]
     if most == 1:
         return lambda t, y, args: field(y)
     return lambda t, y, args: field(t, y)
+
+
+def _uncompiled(field: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a field as it was written; ``torch.func`` does not differentiate a compiled one."""
+    name = "_orig_mod" if isinstance(field, torch.nn.Module) else "_torchdynamo_orig_callable"
+    return getattr(field, name, field)
 
 
 def _positional(module: torch.nn.Module) -> tuple[int, int]:
@@ -207,13 +213,24 @@ class TorchField:
             sizes[_address(tensor)] = tensor.nbytes
             return tensor
 
-        with torch.enable_grad(), saved_tensors_hooks(count, _same):
-            point = y.detach().requires_grad_()
-            k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
+        point = y.detach().requires_grad_()
+        measured = True
+        try:
+            with torch.enable_grad(), saved_tensors_hooks(count, _same):
+                k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            # torch.func.vjp and grad, which a field may use, do not run beside such hooks: what
+            # the field keeps is then unknown, and nothing of it is kept
+            measured = False
+            with torch.enable_grad():
+                k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
         self.inputs += hidden
         self.wrt += hidden
         self._boundary = Boundary(self.wrt)
         self._start = (t, y, k.detach(), (point, k))
         for tensor in (*self.leaves, *self.wrt):
             sizes.pop(_address(tensor), None)
-        self.kept_bytes = sum(sizes.values()) + k.nbytes
+        if measured:
+            self.kept_bytes = sum(sizes.values()) + k.nbytes
