@@ -29,7 +29,8 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="Which experiment: digits, mnist or physionet.")
+    str,
+    typer.Argument(metavar="RECIPE", help="Which experiment: digits, mnist, physionet or spiral."),
 ]
 Regularizers = Annotated[
     str | None, typer.Option(help="Rows to train, comma-separated: none,error,stiffness,...")

@@ -11,12 +11,12 @@ HEADER = "Time,Parameter,Value"
 
 
 def records(count=20, seed=0):
-    """Return the texts of random records by their names; every one is weighed at the start."""
+    """Return the texts of random records of different lengths by their names."""
     random = np.random.default_rng(seed)
     texts = {}
     for number in range(count):
         lines = [f"00:00,RecordID,{1000 + number}", "00:00,Age,54", "00:00,Weight,80"]
-        for minute in np.sort(random.integers(0, 48 * 60 + 1, 30)):
+        for minute in np.sort(random.integers(0, 48 * 60 + 1, 10 + number)):
             channel = CHANNELS[random.integers(len(CHANNELS))]
             value = round(float(random.uniform(1, 100)), 2)
             lines.append(f"{minute // 60:02d}:{minute % 60:02d},{channel},{value}")

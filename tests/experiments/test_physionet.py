@@ -1,7 +1,5 @@
 """The latent ODE of the PhysioNet recipe, on a small archive."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 from tests.experiments.physionet_archive import records, write_archive
@@ -11,6 +9,7 @@ from ndereg.experiments import lookup
 from ndereg.experiments.interrupt import Interrupt
 from ndereg.experiments.latent import Annealing
 from ndereg.experiments.recipe import BACKENDS
+from ndereg.experiments.runners import on_numpy
 from ndereg.experiments.runners import runner as make_runner
 from ndereg.experiments.session import Session
 from ndereg.experiments.training import Interrupted, Listener, Trainer
@@ -174,7 +173,10 @@ def test_noise_is_a_function_of_the_step_and_absent_in_tests(tasks):
 
 @pytest.fixture(scope="module")
 def first_steps(tasks):
-    """Return two steps and a prediction of every backend, in double precision."""
+    """Return two steps and a prediction of every backend, in double precision.
+
+    What surrounds the solves is compared here: NumPy's are interpreted, not compiled.
+    """
     import jax
 
     recipe, task, found = lookup("physionet"), tasks["two-hourly"], {}
@@ -185,7 +187,8 @@ def first_steps(tasks):
     ]
     for backend in BACKENDS:
         settings = recipe.settings(**SMALL, backend=backend)
-        with jax.enable_x64(True) if backend == "jax" else nullcontext():
+        with pytest.MonkeyPatch.context() as patch, jax.enable_x64(backend == "jax"):
+            patch.setattr(on_numpy, "nde", Face(load_backend("reference")))
             runner = make_runner(task, recipe.regularizers["error"], settings, params)
             runner.warm_up(batches[0])
             steps = [vars(runner.step(batch, 2.5, i)) for i, batch in enumerate(batches)]
@@ -200,11 +203,12 @@ def test_the_first_steps_are_the_same_on_every_backend(first_steps, backend):
     steps, runner, (output, nfev) = first_steps[backend]
     for ours, theirs in zip(expected, steps, strict=True):
         assert ours["penalty"] > 1e-3
-        assert theirs == pytest.approx(ours, rel=1e-8)
+        assert theirs == pytest.approx(ours, rel=1e-7)
     assert nfev == expected_nfev
-    np.testing.assert_allclose(output, expected_output, rtol=1e-8, atol=1e-10)
+    # Optax has the learning rate in single precision.
+    np.testing.assert_allclose(output, expected_output, rtol=1e-7, atol=1e-8)
     for name, value in expected_runner.params().items():
-        np.testing.assert_allclose(runner.params()[name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(runner.params()[name], value, rtol=1e-7, atol=1e-8, err_msg=name)
 
 
 @pytest.mark.slow

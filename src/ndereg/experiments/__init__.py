@@ -13,6 +13,7 @@ RECIPES = {
     "digits": "ndereg.experiments.digits:Digits",
     "mnist": "ndereg.experiments.mnist:Mnist",
     "physionet": "ndereg.experiments.physionet:PhysioNet",
+    "spiral": "ndereg.experiments.spiral:Spiral",
 }
 """Recipes by name; a recipe's module is imported when it is asked for."""
 
