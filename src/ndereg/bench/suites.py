@@ -143,11 +143,14 @@ def small() -> list[Part]:
 
 def ensemble() -> list[Part]:
     """Lotka-Volterra with parameters of their own, every sample with steps of its own."""
-    solvers = (*_everywhere("tsit5"), *_peers("diffrax Tsit5", "torchode Tsit5"))
+    solvers = (
+        *_everywhere("tsit5"), ours_compiled("tsit5"), *_peers("diffrax Tsit5", "torchode Tsit5"),
+    )  # fmt: skip
     targets = (
         Target("numpy", "ndereg tsit5", 0.25, "diffrax Tsit5", peer_framework="jax"),
         Target("jax", "ndereg tsit5", 0.8, "diffrax Tsit5"),
         Target("torch", "ndereg tsit5", 0.5, "torchode Tsit5"),
+        Target("torch", "ndereg tsit5, compiled", 0.5, "torchode Tsit5"),
     )
     return [
         Part(f"{samples:,} trajectories",
