@@ -119,6 +119,7 @@ def test_nothing_finished_is_refused(tmp_path):
         "mnist --preset opening-the-blackbox --backend jax --device cuda --data mnist.npz",
         "mnist --preset locally-regularized --epochs 3 --weight local-biased=nfe:40",
         "mnist --steps 20 --rtol 0.001",
+        "physionet --preset quick --times exact --data set-a.tar.gz",
     ],
 )
 def test_a_folder_tells_the_command_that_made_it(tmp_path, monkeypatch, arguments):

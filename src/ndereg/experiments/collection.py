@@ -74,8 +74,8 @@ def collect(folders: Sequence[Path]) -> Collection:
     for folder, other in zip(folders[1:], settings[1:], strict=True):
         _refuse_difference(folders[0], settings[0], folder, other)
     pairs = [
-        (path, Result(**result))
-        for path, folder in zip(folders, opened, strict=True)
+        (path, _result(recipe, chosen, result))
+        for path, folder, chosen in zip(folders, opened, settings, strict=True)
         for result in folder.read_results()
     ]
     if not pairs:
@@ -142,6 +142,13 @@ def command(config: Mapping[str, Any]) -> str:
         elif value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
+
+
+def _result(recipe: Recipe, settings: Settings, written: dict[str, Any]) -> Result:
+    """Return a result; before results named their weight, the settings did."""
+    result = Result(**written)
+    weight = result.weight or recipe.written_weight(settings, result.regularizer)
+    return dataclasses.replace(result, weight=weight)
 
 
 def _settings(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder) -> Settings:
