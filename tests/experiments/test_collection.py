@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from ndereg.experiments.storage import RunFolder, write_json
 from ndereg.experiments.training import Result
 
 TRACE = {name: [0.5] for name in ("t", "h", "error", "stiffness", "accepted")}
+ROOT = Path(__file__).parents[2]
 
 
 def folder(path, *runs, recipe="digits", preset="default", load=0.5, **chosen):
@@ -208,3 +210,9 @@ def test_a_damaged_file_of_results_is_named(tmp_path):
     write_json(tmp_path / "r.json", content)
     with pytest.raises(ValueError, match=r"expected results in .*r\.json"):
         read_results(tmp_path)
+
+
+def test_the_page_in_the_documentation_is_what_the_files_say():
+    """Otherwise: ndereg report --docs docs/results.md."""
+    found = read_results(ROOT / "benchmarks" / "results" / "experiments")
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == page(found)
