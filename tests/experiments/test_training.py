@@ -309,20 +309,17 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
 
 @pytest.mark.slow
 def test_a_budget_settles_at_its_target(tmp_path):
-    """From a weight that is too large, and one too small at first and then too large.
-
-    Without a regularizer this model comes to 44 and more.
-    """
-    for target, start in ((32, 1.0), (38, 0.005)):
+    """Two targets from one start; without a regularizer this model comes to 44 and more."""
+    for target in (32, 38):
         session = run(
             tmp_path / str(target),
             hidden=16,
             learning_rate=3e-3,
-            epochs=40,
-            weights={"error": f"nfe:{target}:{start}"},
+            epochs=70,
+            weights={"error": f"nfe:{target}:0.02"},
         )
         train(session)
-        lines = session.folder.read_metrics()[-10:]
+        lines = session.folder.read_metrics()[-20:]
         predicted = np.mean([line["test_nfev"] for line in lines])
         assert predicted == pytest.approx(target, rel=0.1)
 
