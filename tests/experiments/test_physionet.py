@@ -234,6 +234,19 @@ def test_exact_times_are_looked_up_alike_in_pytorch(tasks):
     np.testing.assert_allclose(states.grad.numpy(), ys_bar, rtol=1e-9, atol=1e-12)
 
 
+def test_the_steer_row_moves_the_times_of_the_observations(tasks):
+    recipe, task = lookup("physionet"), tasks["two-hourly"]
+    batch = task.batch(np.arange(16), np.random.default_rng(0))
+    found = {}
+    for row in ("none", "steer"):
+        settings = recipe.settings(**SMALL, backend="torch", regularizers=(row,))
+        params = map_leaves(lambda leaf: 3 * leaf, task.init(0))
+        runner = make_runner(task, recipe.regularizers[row], settings, params)
+        found[row] = runner.step(batch, 1.0, 0, key=1)
+    assert found["steer"].penalty == 0.0
+    assert found["steer"].objective != found["none"].objective
+
+
 class StopAfter(Listener):
     """Presses Ctrl-C after some steps."""
 

@@ -37,6 +37,7 @@ from ndereg.experiments.recipe import (
 )
 from ndereg.models.parameters import stream
 from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
+from ndereg.spec.steer import Steer
 
 COUNTED = 512
 """Test series whose solve is counted: the papers measure one batch of this size."""
@@ -110,6 +111,8 @@ class PhysioNet(Recipe):
         ),
         "local-unbiased": Penalized(Local(ErrorEstimate()), "100:10"),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "100:10"),
+        # Every time of an observation is drawn, by at most half the distance to the next.
+        "steer": Penalized(Steer(0.5)),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The papers' number of steps with a quarter of their batch, on two cores.
@@ -146,6 +149,7 @@ class PhysioNet(Recipe):
             {
                 "none": Published(3.55e-3, 733.0, 1.75, 0.53),
                 "steer": Published(3.48e-3, 699.0, 1.62, 0.54),
+                "taynode": Published(4.21e-3, 167.3, 12.3, 0.22),
                 "stiffness": Published(3.58e-3, 273.0, 0.87, 0.20),
                 "error": Published(3.57e-3, 287.0, 0.94, 0.21),
                 "error+stiffness": Published(3.56e-3, 263.0, 1.12, 0.21),
