@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 
@@ -55,7 +56,12 @@ def is_compiled(field: Callable[..., Any]) -> bool:
     Told from its type, so that Numba need not be imported.
     """
     function = field.function if isinstance(field, Field) else field
-    return type(function).__module__.partition(".")[0] == "numba"
+    return _of_numba(type(function))
+
+
+@cache
+def _of_numba(kind: type[Any]) -> bool:
+    return kind.__module__.partition(".")[0] == "numba"
 
 
 def resolve(field: Callable[..., Any], args: Any) -> tuple[Callable[..., Any], Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -74,34 +75,23 @@ def prepare(
             "function, or a module where the face is PyTorch's"
         )
     field, args = resolve(field, args)
-    chosen = resolve_method(method)
-    control = _controller(controller, chosen)
-    terms, local, integrands, steer = _summands(regularizer)
-    if batch not in ("joint", "independent"):
-        raise ValueError(
-            f"expected batch='joint' or batch='independent', received {batch!r}; try 'joint', one "
-            "step size for the whole state"
-        )
+    dense = t_eval is not None
+    settled = _settled(method, controller, regularizer, adjoint, batch, dense, bool(record))
+    plan = settled.plan
+    local = plan.spec.local
     layout, flat = _state(backend, y0, batch)
-    given_span = _span(t_span)
-    t0, t1 = (
-        _number(backend, time, f"t_span[{i}]", "t_span=(0.0, 1.0)")
-        for i, time in enumerate(given_span)
-    )
+    start, end = _span(t_span)
+    t0 = _number(backend, start, "t_span[0]", "t_span=(0.0, 1.0)")
+    t1 = _number(backend, end, "t_span[1]", "t_span=(0.0, 1.0)")
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
-    if steer is not None:
-        t1, times = steered(backend, steer, t0, t1, times, key)
-    rtol, atol = _tolerances(backend, rtol, atol, measured=control.adaptive or bool(terms))
+    if settled.steer is not None:
+        t1, times = steered(backend, settled.steer, t0, t1, times, key)
+    rtol, atol = _tolerances(backend, rtol, atol, settled.measured)
     draws = None if local is None else uniform(backend, key, layout.samples, "ndereg.Local")
-    unbiased = local is not None and local.sampling == "unbiased"
     leaves, args_structure = _args(backend, args, layout.real_dtype)
-    if is_compiled(field) or getattr(field, "in_place", False):
+    in_place = getattr(field, "in_place", False)
+    if in_place or is_compiled(field):
         _refuse_compiled(backend, layout.structure, args_structure)
-    plan = _plan(
-        chosen, control.adaptive,
-        tuple(term for term in terms if not isinstance(term, LocalTerm)),
-        resolve_adjoint(adjoint), batch, times is not None or unbiased, bool(record), local,
-    )  # fmt: skip
     problem = Problem(
         spec=plan.spec,
         plan=plan,
@@ -116,15 +106,85 @@ def prepare(
         t_eval=times,
         rtol=rtol,
         atol=atol,
-        parameters=control.parameters(chosen.error_order or chosen.order + 1),
-        dt=control.dt if isinstance(control, ConstantStep) else math.nan,
+        parameters=settled.parameters,
+        dt=settled.dt,
         first_step=_first_step(backend, first_step),
         max_steps=_max_steps(max_steps),
-        weights=tuple(terms.values()),
-        given_times=(*given_span, t_eval),
+        weights=settled.weights,
+        given_times=(start, end, t_eval),
         draws=draws,
     )
+    integrands = settled.integrands
     return extend(backend, problem, integrands, key) if integrands else problem
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What follows from the options that are no arrays or numbers of the run.
+
+    Attributes
+    ----------
+    plan : Plan
+    parameters : tuple of float
+        Of the controller.
+    dt : float
+        Size of a constant step; nan with adaptive steps.
+    weights : tuple of float
+        Of the terms of the penalty, those over the steps first.
+    measured : bool
+        Whether anything reads the scaled error.
+    integrands : dict of Integrand to float
+        What the penalty integrates, with its weights.
+    steer : Steer or None
+        What moves the end of time.
+    """
+
+    plan: Plan
+    parameters: tuple[float, ...]
+    dt: float
+    weights: tuple[float, ...]
+    measured: bool
+    integrands: dict[Integrand, float]
+    steer: Steer | None
+
+
+def _settled(*options: Any) -> Settled:
+    """Settle the options; the same ones are checked once."""
+    try:
+        return _settle(*options)
+    except TypeError:
+        pass  # what cannot be hashed is refused below, in words
+    return _settle.__wrapped__(*options)
+
+
+@lru_cache(maxsize=1024)
+def _settle(
+    method: Any, controller: Any, regularizer: Any, adjoint: Any, batch: Any, dense: bool,
+    record: bool,
+) -> Settled:  # fmt: skip
+    chosen = resolve_method(method)
+    control = _controller(controller, chosen)
+    terms, local, integrands, steer = _summands(regularizer)
+    if batch not in ("joint", "independent"):
+        raise ValueError(
+            f"expected batch='joint' or batch='independent', received {batch!r}; try 'joint', one "
+            "step size for the whole state"
+        )
+    unbiased = local is not None and local.sampling == "unbiased"
+    over_steps = tuple(term for term in terms if not isinstance(term, LocalTerm))
+    plan = _plan(
+        chosen, control.adaptive, over_steps, resolve_adjoint(adjoint), batch, dense or unbiased,
+        record, local,
+    )  # fmt: skip
+    return Settled(
+        plan=plan,
+        parameters=control.parameters(chosen.error_order or chosen.order + 1),
+        dt=control.dt if isinstance(control, ConstantStep) else math.nan,
+        weights=tuple(terms.values()),
+        measured=control.adaptive or bool(terms),
+        integrands=integrands,
+        steer=steer,
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -157,38 +217,49 @@ def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
             f"expected a state with at least one array, received y0={y0!r}; try an array of "
             "initial values"
         )
-    names = structure.paths("y0")
-    if len(given) > 1 and all(isinstance(leaf, numbers.Number) for leaf in given):
-        raise TypeError(
-            f"expected arrays in y0, received Python numbers in {structure}; a list is a nested "
-            "structure here, try an array of the numbers instead"
-        )
-    leaves = [backend.array(leaf, name) for leaf, name in zip(given, names, strict=True)]
-    for name, leaf in zip(names, leaves, strict=True):
-        if backend.dtype(leaf) not in _DTYPES:
+    if len(given) == 1:
+        leaves = [backend.array(given[0], structure.paths("y0")[0])]
+    else:
+        if all(isinstance(leaf, numbers.Number) for leaf in given):
+            raise TypeError(
+                f"expected arrays in y0, received Python numbers in {structure}; a list is a "
+                "nested structure here, try an array of the numbers instead"
+            )
+        names = structure.paths("y0")
+        leaves = [backend.array(leaf, name) for leaf, name in zip(given, names, strict=True)]
+    shapes = tuple([tuple(leaf.shape) for leaf in leaves])
+    layout = _layout(structure, shapes, tuple(map(backend.dtype, leaves)), batch)
+    return layout, layout.flatten(backend, leaves)
+
+
+@lru_cache(maxsize=1024)
+def _layout(
+    structure: Structure, shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...], batch: Batch
+) -> Layout:
+    """The layout of a state; equal states are checked once."""
+    for name, shape, dtype in zip(structure.paths("y0"), shapes, dtypes, strict=True):
+        if dtype not in _DTYPES:
             raise TypeError(
                 f"expected {name} to have dtype {', '.join(_DTYPES)}, received "
-                f"{backend.dtype(leaf)}; try converting it to a floating-point dtype"
+                f"{dtype}; try converting it to a floating-point dtype"
             )
-        if 0 in leaf.shape:
+        if 0 in shape:
             raise ValueError(
-                f"expected a non-empty state, received {name} of shape {tuple(leaf.shape)}; try "
+                f"expected a non-empty state, received {name} of shape {shape}; try "
                 "leaving the solve out where there is nothing to solve"
             )
     samples = None
     if batch == "independent":
-        axes = [leaf.shape[0] if leaf.ndim else None for leaf in leaves]
+        axes = [shape[0] if shape else None for shape in shapes]
         if None in axes or len(set(axes)) != 1:
             raise ValueError(
                 "expected every array of y0 to lead with one batch axis for batch='independent', "
-                f"received shapes {[tuple(leaf.shape) for leaf in leaves]}; try batch='joint', or "
+                f"received shapes {list(shapes)}; try batch='joint', or "
                 "give each array the samples as axis 0"
             )
         samples = int(axes[0])  # type: ignore[arg-type]
-    dtypes = tuple(backend.dtype(leaf) for leaf in leaves)
-    shapes = tuple(tuple(map(int, leaf.shape)) for leaf in leaves)
-    layout = layout_of(structure, shapes, dtypes, samples)
-    return layout, layout.flatten(backend, leaves)
+    plain = tuple(tuple(map(int, shape)) for shape in shapes)
+    return layout_of(structure, plain, dtypes, samples)
 
 
 def _args(backend: Backend, args: Any, dtype: str) -> tuple[list[Array], Structure]:
@@ -197,9 +268,7 @@ def _args(backend: Backend, args: Any, dtype: str) -> tuple[list[Array], Structu
     leaves = []
     for leaf, name in zip(given, structure.paths("args"), strict=True):
         array = backend.array(leaf, name)
-        if type(leaf) in (int, float):
-            array = backend.cast(array, dtype)
-        leaves.append(array)
+        leaves.append(backend.cast(array, dtype) if type(leaf) in (int, float) else array)
     return leaves, structure
 
 
@@ -225,6 +294,8 @@ def _kinds(structure: Structure) -> set[str]:
 
 def _number(backend: Backend, value: Any, what: str, example: str) -> Any:
     """Return a finite float, or a traced scalar as it is."""
+    if type(value) is float and value - value == 0.0:  # as nearly always; it costs nothing
+        return value
     number = _real(backend, value)
     if number is None:
         raise TypeError(
@@ -339,19 +410,21 @@ def _known_times(backend: Backend, t_eval: Any) -> Any:
 
 def _tolerances(backend: Backend, rtol: Any, atol: Any, measured: bool) -> tuple[Any, Any]:
     """Tolerances; ``measured`` is whether anything reads the scaled error."""
-    values = []
-    for name, value, usual in (("rtol", rtol, "1e-6"), ("atol", atol, "1e-9")):
-        number = _number(backend, value, name, f"{name}={usual}")
-        if isinstance(number, float) and number < 0:
-            raise ValueError(f"expected {name} >= 0, received {number}; try {name}={usual}")
-        values.append(number)
-    known = [value for value in values if isinstance(value, float)]
-    if measured and known == [0.0, 0.0]:
+    rtol = _tolerance(backend, rtol, "rtol", "rtol=1e-6")
+    atol = _tolerance(backend, atol, "atol", "atol=1e-9")
+    if measured and type(rtol) is float and rtol == 0.0 and type(atol) is float and atol == 0.0:
         raise ValueError(
             "expected a positive rtol or atol to measure errors by, received rtol=0 and atol=0; "
             "try rtol=1e-6, or controller=ndereg.ConstantStep(dt) for steps without error control"
         )
-    return values[0], values[1] + SMALLEST_ATOL
+    return rtol, atol + SMALLEST_ATOL
+
+
+def _tolerance(backend: Backend, value: Any, name: str, usual: str) -> Any:
+    number = _number(backend, value, name, usual)
+    if isinstance(number, float) and number < 0:
+        raise ValueError(f"expected {name} >= 0, received {number}; try {usual}")
+    return number
 
 
 def _controller(controller: Any, method: Tableau) -> Controller:
@@ -432,6 +505,8 @@ def _first_step(backend: Backend, first_step: Any) -> Any:
 
 
 def _max_steps(max_steps: Any) -> int:
+    if type(max_steps) is int and max_steps >= 1:
+        return max_steps
     if isinstance(max_steps, bool) or not isinstance(max_steps, numbers.Integral):
         raise TypeError(f"expected an int for max_steps, received {max_steps!r}; try 100_000")
     if max_steps < 1:

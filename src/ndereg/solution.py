@@ -1,4 +1,8 @@
-"""What a solve returns."""
+"""What a solve returns.
+
+A frozen dataclass sets its attributes one by one, which takes longer than a small solve; those
+here take them all at once.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Stats:
     """Work done by a solve; ints, or ``(B,)`` integer arrays where each sample has its own steps.
 
@@ -23,6 +27,9 @@ class Stats:
     nsteps: Any
     naccept: Any
     nreject: Any
+
+    def __init__(self, nfev: Any, nsteps: Any, naccept: Any, nreject: Any) -> None:
+        vars(self).update(nfev=nfev, nsteps=nsteps, naccept=naccept, nreject=nreject)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Steps:
     accepted: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Solution:
     """Solution of a differential equation.
 
@@ -75,3 +82,8 @@ class Solution:
     stats: Stats
     status: Any
     steps: Steps | None = None
+
+    def __init__(
+        self, ts: Any, ys: Any, penalty: Any, stats: Stats, status: Any, steps: Steps | None = None
+    ) -> None:
+        vars(self).update(ts=ts, ys=ys, penalty=penalty, stats=stats, status=status, steps=steps)

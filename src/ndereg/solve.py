@@ -25,6 +25,7 @@ from ndereg.spec.tableau import Tableau
 from ndereg.structure import flatten
 
 _SUCCESS = int(Status.SUCCESS)
+_STATUSES = {int(status): status for status in Status}
 
 
 class Face:
@@ -276,44 +277,39 @@ def _penalty_cotangent(backend: Backend, problem: Problem, penalty_bar: Any) -> 
 def _present(backend: Backend, problem: Problem, result: Result, throw: bool) -> Solution:
     """The user's view of a flat result."""
     joint = problem.layout.batch is None
-
-    def one(value: Any) -> Any:
-        return value[0] if joint else value
-
     status = backend.concrete(result.status)
     if status is None:
         if throw or problem.t_eval is None:
             result = backend.mark_failures(result)
-    elif throw:
-        _raise_failures(status, joint)
-    elif problem.t_eval is None:
-        result = _unreached(backend, problem.layout, result, status)
+    elif (int(status[0]) != _SUCCESS) if joint else (status != _SUCCESS).any():
+        if throw:
+            _raise_failures(status, joint)
+        if problem.t_eval is None:
+            result = _unreached(backend, problem.layout, result, status)
     problem, result = contracted(backend, problem, result)
     layout, times = problem.layout, _times(problem)
-    steps = None
+    steps, penalty, code = None, result.penalty, result.status
+    counts = [result.nfev, result.nsteps, result.naccept]
     if result.steps is not None:
         steps = Steps(*(column[..., 0] if joint else column for column in result.steps))
-    counts = [result.nfev, result.nsteps, result.naccept]
-    code = result.status
     if joint:
+        penalty = penalty[0]
         counts = [_integer(backend, value[0]) for value in counts]
-        code = Status(int(status[0])) if status is not None else code[0]
+        code = code[0] if status is None else _STATUSES[int(status[0])]
     ts = problem.t1 if problem.t_eval is None else problem.t_eval
     return Solution(
-        ts=backend.times(ts, result.ys),
-        ys=layout.structure.unflatten(layout.unflatten(backend, result.ys, times)),
-        penalty=one(result.penalty),
-        stats=Stats(*counts, nreject=counts[1] - counts[2]),
-        status=code,
-        steps=steps,
+        backend.times(ts, result.ys),
+        layout.structure.unflatten(layout.unflatten(backend, result.ys, times)),
+        penalty,
+        Stats(*counts, counts[1] - counts[2]),
+        code,
+        steps,
     )
 
 
 def _unreached(backend: Backend, layout: Layout, result: Result, status: Any) -> Result:
     """Nan where a solve did not come to the end of the span, as at any other output time."""
     failed = status != _SUCCESS
-    if not failed.any():
-        return result
     missing = backend.cast(
         backend.times(np.where(failed, np.nan, 0.0), result.ys), layout.real_dtype
     )
@@ -326,10 +322,8 @@ def _integer(backend: Backend, value: Any) -> Any:
 
 
 def _raise_failures(status: Any, joint: bool) -> None:
-    succeeded = status == _SUCCESS
-    if not succeeded.all():
-        failed = np.flatnonzero(~succeeded)
-        detail = ""
-        if not joint:
-            detail = f" ({failed.size} of {status.size} samples failed, the first is {failed[0]})"
-        raise SolveError(Status(int(status[failed[0]])), detail)
+    failed = np.flatnonzero(status != _SUCCESS)
+    detail = ""
+    if not joint:
+        detail = f" ({failed.size} of {status.size} samples failed, the first is {failed[0]})"
+    raise SolveError(Status(int(status[failed[0]])), detail)

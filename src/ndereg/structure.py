@@ -7,7 +7,7 @@ leaf. Leaves come in the order of the structure, the entries of a dict by sorted
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -28,23 +28,36 @@ class Structure:
         Of a dict, in sorted order, one a child.
     type : type or None
         Of a named tuple, its class.
+    size : int
+        Number of leaves.
     """
 
     kind: Kind
     children: tuple[Structure, ...] = ()
     keys: tuple[Hashable, ...] = ()
     type: type[Any] | None = None
+    #: Number of leaves.
+    size: int = field(init=False, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
 
-    @property
-    def size(self) -> int:
-        """Number of leaves."""
-        return 1 if self.kind == "leaf" else sum(child.size for child in self.children)
+    def __post_init__(self) -> None:
+        # asked for on every solve, of every part of the structure
+        size = 1 if self.kind == "leaf" else sum(child.size for child in self.children)
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "_hash", hash((self.kind, self.children, self.keys, self.type)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a hash means nothing in another process
+        return Structure, (self.kind, self.children, self.keys, self.type)
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """Rebuild the container around ``leaves``, given in the order of :func:`flatten`."""
         if len(leaves) != self.size:
             raise ValueError(f"expected {self.size} leaves for {self}, received {len(leaves)}")
-        return self._rebuilt(iter(leaves))
+        return leaves[0] if self.kind == "leaf" else self._rebuilt(iter(leaves))
 
     def _rebuilt(self, leaves: Iterator[Any]) -> Any:
         if self.kind == "leaf":
@@ -95,6 +108,15 @@ def _paths(structure: Structure, root: str) -> tuple[str, ...]:
 
 #: The structure of a single array.
 LEAF = Structure("leaf")
+_NONE = Structure("none")
+
+
+@lru_cache(maxsize=1024)
+def _shared(
+    kind: Kind, children: tuple[Structure, ...], keys: tuple[Hashable, ...], kinds: Any
+) -> Structure:
+    """One structure for all containers alike; ``kinds`` tells the keys 1, True and 1.0 apart."""
+    return Structure(kind, children, keys, kinds if kind == "namedtuple" else None)
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
@@ -128,17 +150,18 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
 
 def _structure_of(tree: Any, leaves: list[Any]) -> Structure:
     if tree is None:
-        return Structure("none")
+        return _NONE
     if isinstance(tree, dict):
         keys = _sorted_keys(tree)
-        return Structure("dict", tuple(_structure_of(tree[key], leaves) for key in keys), keys)
+        children = tuple([_structure_of(tree[key], leaves) for key in keys])
+        return _shared("dict", children, keys, tuple(map(type, keys)))
     if isinstance(tree, (tuple, list)):
-        children = tuple(_structure_of(child, leaves) for child in tree)
+        children = tuple([_structure_of(child, leaves) for child in tree])
         if isinstance(tree, list):
-            return Structure("list", children)
+            return _shared("list", children, (), None)
         if hasattr(tree, "_fields"):
-            return Structure("namedtuple", children, type=type(tree))
-        return Structure("tuple", children)
+            return _shared("namedtuple", children, (), type(tree))
+        return _shared("tuple", children, (), None)
     leaves.append(tree)
     return LEAF
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -121,6 +122,49 @@ def test_new_values_load_no_new_module():
     solve(-2.0, 0.3 * ndereg.ErrorEstimate(), rtol=1e-4, atol=1e-5)
     solve(0.5, 7.0 * ndereg.ErrorEstimate(), controller="PI34", first_step=0.01, max_steps=500)
     assert len(module._loaded) == loaded
+
+
+def python_calls(call):
+    """Functions of Python and C that a second, warm call enters."""
+    entered = 0
+
+    def count(frame, event, argument):
+        nonlocal entered
+        entered += event in ("call", "c_call")
+
+    call()
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+def test_python_around_a_small_solve():
+    """A solve of a few steps takes a microsecond; what is around it is looked up, not made."""
+    problem = problems.lotka_volterra(1.0)
+    given = (problem.field, problem.t_span, problem.y0, problem.args)
+
+    def gradient():
+        sol, pullback = nde.solve_vjp(*given, **OPTIONS)
+        pullback(sol.ys)
+
+    assert python_calls(lambda: nde.solve(*given, **OPTIONS)) <= 115
+    assert python_calls(gradient) <= 200
+
+
+def test_python_around_nested_parameters():
+    """Twelve calls a leaf of args, most of them to take the containers apart."""
+    layers = [{"weight": np.eye(2), "bias": np.zeros(2)} for _ in range(8)]
+
+    def field(t, y, args):
+        for layer in args:
+            y = y @ layer["weight"] + layer["bias"]
+        return y
+
+    calls = python_calls(lambda: nde.solve(field, (0.0, 1.0), np.ones((1, 2)), layers, **OPTIONS))
+    assert calls <= 115 + 12 * 16
 
 
 @pytest.mark.parametrize("steps", [100, 1_000, 10_000])

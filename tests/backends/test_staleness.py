@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import ndereg
 import ndereg.jax as nde_jax
 import ndereg.numpy as nde
 import ndereg.torch as nde_torch
@@ -49,6 +50,73 @@ def test_attributes_that_a_field_reads(field, owner):
             found.append(np.asarray(face.solve(field, SPAN, y0, **OPTIONS).ys)[0])
         assert found[0] == found[2]
         np.testing.assert_allclose(found[:2], np.exp([1.0, 2.0]), rtol=1e-2)
+
+
+def capturing(rate):
+    def field(t, y, args):
+        return rate * y
+
+    def rebind(value):
+        nonlocal rate
+        rate = value
+
+    return field, rebind
+
+
+def inner(y):
+    return y
+
+
+def nested(t, y, args):
+    return inner(y)
+
+
+def defaulting(t, y, args, rate=1.0):
+    return rate * y
+
+
+def keyword(t, y, args, *, rate=1.0):
+    return rate * y
+
+
+def listing(t, y, args):
+    return RATES[0] * y
+
+
+RATES = [1.0]
+
+
+def rebindings():
+    """Fields that compute ``rate * y`` and, by name, how their rate is changed."""
+    closed, rebind = capturing(1.0)
+    wrapped, rebind_wrapped = capturing(1.0)
+    rate_of = {
+        "closure": (closed, rebind),
+        "closure of a Field": (ndereg.Field(wrapped), rebind_wrapped),
+        "code": (
+            lambda t, y, args: y,
+            None,
+        ),
+    }
+    rate_of["default"] = (defaulting, lambda rate: setattr(defaulting, "__defaults__", (rate,)))
+    rate_of["keyword"] = (keyword, lambda rate: keyword.__kwdefaults__.update(rate=rate))
+    rate_of["list"] = (listing, lambda rate: RATES.__setitem__(0, rate))
+    rate_of["function"] = (nested, lambda rate: globals().update(inner=lambda y: rate * y))
+    coded = rate_of["code"][0]
+    codes = {1.0: coded.__code__, 2.0: (lambda t, y, args: 2.0 * y).__code__}
+    rate_of["code"] = (coded, lambda rate: setattr(coded, "__code__", codes[rate]))
+    return rate_of
+
+
+@pytest.mark.parametrize("name", sorted(rebindings()))
+def test_what_a_field_reads_is_bound_anew(name):
+    """Also where a field is recognized by the objects that its names mean."""
+    field, rebind = rebindings()[name]
+    found = []
+    for rate in (1.0, 1.0, 2.0, 2.0, 1.0):
+        rebind(rate)
+        found += [nde.solve(field, SPAN, np.ones(1), **OPTIONS).ys[0] for _ in range(2)]
+    np.testing.assert_allclose(found, np.exp(np.repeat([1, 1, 2, 2, 1], 2)), rtol=1e-2)
 
 
 def test_zeros_of_either_sign():

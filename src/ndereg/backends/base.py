@@ -129,7 +129,7 @@ class Layout:
     def __hash__(self) -> int:
         return self._hash
 
-    @property
+    @cached_property
     def samples(self) -> int:
         """Rows of the flat state."""
         return 1 if self.batch is None else self.batch
@@ -145,7 +145,7 @@ class Layout:
         """Columns of the flat state."""
         return sum(self.sizes)
 
-    @property
+    @cached_property
     def real_dtype(self) -> str:
         """The dtype of moduli and of the time that the field sees."""
         return {"complex64": "float32", "complex128": "float64"}.get(self.dtype, self.dtype)
@@ -161,11 +161,14 @@ class Layout:
     def flatten(self, backend: Backend, leaves: Sequence[Array], times: int | None = None) -> Array:
         """Leaves to a flat ``(B, n)``, or ``(B, T, n)`` where leaves carry ``times`` points."""
         lead = (self.samples,) if times is None else (self.samples, times)
+        if len(self.sizes) == 1:
+            (leaf,) = leaves
+            return backend.cast(backend.reshape(leaf, (*lead, self.entries)), self.dtype)
         parts = [
             backend.cast(backend.reshape(leaf, (*lead, size)), self.dtype)
             for leaf, size in zip(leaves, self.sizes, strict=True)
         ]
-        return parts[0] if len(parts) == 1 else backend.concat(parts)
+        return backend.concat(parts)
 
     def unflatten(self, backend: Backend, flat: Array, times: int | None = None) -> list[Array]:
         """Flat ``(B, n)`` or ``(B, T, n)`` to leaves, ``(T, ...)`` or ``(B, T, ...)``."""
@@ -175,11 +178,14 @@ class Layout:
             start += size
             if times is not None:
                 shape = (times, *shape) if self.batch is None else (shape[0], times, *shape[1:])
-            leaves.append(backend.cast(backend.reshape(part, shape), dtype))
+            part = backend.reshape(part, shape)
+            leaves.append(part if dtype == self.dtype else backend.cast(part, dtype))
         return leaves
 
 
-@dataclass(frozen=True)
+# Those of one call are not frozen: a frozen dataclass sets its attributes one by one, and the two
+# of them took as long as the loop of a small solve.
+@dataclass(slots=True, eq=False)
 class Problem:
     """A validated, flattened problem.
 
@@ -255,7 +261,7 @@ class Problem:
         return self if self.asked is None else self.asked
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Result:
     """Flat outcome of a solve; every array leads with the samples ``(B, ...)``.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 from ndereg.spec.adjoint import Adjoint, Discrete
@@ -72,3 +73,16 @@ class Spec:
     dense: bool = False
     record: bool = False
     local: LocalStep | None = None
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._values())
+
+    def __hash__(self) -> int:
+        return self._hash  # asked for on every solve
+
+    def __reduce__(self) -> tuple[type[Spec], tuple[object, ...]]:
+        return Spec, self._values()  # a hash means nothing in another process
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,8 +23,9 @@ from ndereg.backends.numba.fields import (
     sample_graph,
     traced_graph,
 )
+from ndereg.backends.numba.fingerprint import fingerprint
 from ndereg.backends.numba.forward import COUNTS, INFO, PICK
-from ndereg.backends.numba.modules import SolveModule, build
+from ndereg.backends.numba.modules import build
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.reference.machine import NumpyMachine
@@ -38,6 +38,9 @@ from ndereg.trace import Graph
 
 MOST_FIELDS = 256
 """Fields whose compiled functions a specification keeps."""
+
+_UNSEEN: Any = object()
+_PENALTY = INFO.index("penalty")
 
 
 class NumbaBackend(NumpyArrays):
@@ -63,35 +66,47 @@ class NumbaSolver:
         self.plan = plan
         self._local = local_runners(plan)
         self._kernels: dict[Any, FieldKernels] = {}
+        self._routines: dict[Any, Routine | None] = {}
 
     def solve(self, problem: Problem) -> Result:
         """Forward only."""
-        extra = ExtraStep(np, self._local, problem)
+        extra = None if self._local is None else ExtraStep(np, self._local, problem)
         try:
-            run = self._run(extra.opened, gradient=False)
+            run = self._run(extra.opened if extra else problem, gradient=False)
         except Coupled:
             return self._lockstep.solve(problem)
-        return _closed(extra, problem, run.forward(keep=False)[0])
+        result = run.forward()[0]
+        return _closed(extra, problem, result) if extra else result
 
     def solve_vjp(
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Forward, keeping what the compiled reverse pass needs."""
-        problem = unshared(problem)
         if not isinstance(self.plan.spec.adjoint, Discrete):
-            return self._backsolve(problem)
+            return self._backsolve(unshared(problem))
+        if self._local is not None:
+            return self._solve_vjp_locally(unshared(problem))
+        try:
+            run = self._run(problem, gradient=True)
+        except Coupled:
+            return self._lockstep.solve_vjp(unshared(problem))
+        run.unshare()
+        result, tape = run.forward()
+        return result, partial(run.reverse, tape)
+
+    def _solve_vjp_locally(
+        self, problem: Problem
+    ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         extra = ExtraStep(np, self._local, problem)
         try:
             run = self._run(extra.opened, gradient=True)
         except Coupled:
             return self._lockstep.solve_vjp(problem)
-        result, tape = run.forward(keep=True)
+        result, tape = run.forward()
         result = _closed(extra, problem, result)
-        vjp = None if self._local is None else field_pullback(problem)
+        vjp = field_pullback(problem)
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
-            if vjp is None:
-                return run.reverse(tape, ys_bar, penalty_bar)
             machine = NumpyMachine(problem, vjp)
             with np.errstate(all="ignore"):
                 state_bar = extra.pull(machine, penalty_bar)
@@ -107,8 +122,24 @@ class NumbaSolver:
         return ReferenceSolver(self.plan)
 
     def _run(self, problem: Problem, gradient: bool) -> Run:
-        kernels = self._field(problem, gradient)
-        return Run(problem, kernels, build(self.plan, problem.layout, kernels))
+        mark = problem.field if is_compiled(problem.field) else fingerprint(problem.field)
+        key = (mark, gradient, *_signature(problem))
+        found = self._routines.get(key, _UNSEEN) if mark is not None else _UNSEEN
+        if found is _UNSEEN:
+            found = self._routine(problem, gradient)
+            if mark is not None:
+                _keep(self._routines, key, found)
+        if found is None:
+            raise Coupled
+        return Run(problem, found)
+
+    def _routine(self, problem: Problem, gradient: bool) -> Routine | None:
+        """Return what is compiled for a problem; None if its samples are coupled."""
+        try:
+            kernels = self._field(problem, gradient)
+        except Coupled:
+            return None
+        return Routine(problem, kernels)
 
     def _field(self, problem: Problem, gradient: bool) -> FieldKernels:
         independent = problem.layout.batch is not None
@@ -124,9 +155,8 @@ class NumbaSolver:
     def _kept(self, key: Any, make: Callable[[], FieldKernels]) -> FieldKernels:
         found = self._kernels.get(key)
         if found is None:
-            found = self._kernels[key] = make()
-            if len(self._kernels) > MOST_FIELDS:
-                self._kernels.pop(next(iter(self._kernels)))
+            found = make()
+            _keep(self._kernels, key, found)
         return found
 
     def _backsolve(
@@ -136,7 +166,7 @@ class NumbaSolver:
         vjp = field_pullback(problem)
         extra = ExtraStep(np, self._local, problem)
         try:
-            result = self._run(extra.opened, gradient=False).forward(keep=False)[0]
+            result = self._run(extra.opened, gradient=False).forward()[0]
             result = _closed(extra, problem, result)
         except Coupled:
             return self._lockstep.solve_vjp(problem)
@@ -168,8 +198,16 @@ def _total(machine: NumpyMachine, args_bar: Sequence[Any]) -> list[Any]:
     return [np.asarray(bar) for bar in machine.args_bar]
 
 
-def _signature(problem: Problem) -> Any:
-    return problem.layout, tuple((arg.shape, str(arg.dtype)) for arg in problem.args)
+def _signature(problem: Problem) -> tuple[Any, ...]:
+    """Return what compiled functions depend on beside the field."""
+    shapes = tuple([(arg.shape, arg.dtype) for arg in problem.args])
+    return problem.layout, problem.args_structure, shapes
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    kept[key] = value
+    if len(kept) > MOST_FIELDS:
+        kept.pop(next(iter(kept)), None)
 
 
 def _check_own(problem: Problem, gradient: bool) -> None:
@@ -183,172 +221,182 @@ def _check_own(problem: Problem, gradient: bool) -> None:
         pullback(t, problem.y0, problem.args, np.zeros_like(problem.y0))
 
 
-@dataclass
-class Tape:
-    """What the forward pass hands to the reverse pass."""
+class Routine:
+    """The compiled functions for one field and layout, and what all calls of them share."""
 
-    info: Any
-    parts: tuple[Any, ...]
+    def __init__(self, problem: Problem, kernels: FieldKernels) -> None:
+        layout, plan = problem.layout, problem.plan
+        self.kernels = kernels
+        self.module = build(plan, layout, kernels)
+        self.joint, self.keeps = layout.batch is None, self.module.keeps
+        self.samples, self.entries = layout.samples, layout.entries
+        self.dtype = np.dtype(layout.dtype)
+        self.real_dtype = np.dtype(layout.real_dtype)
+        self.picks = plan.pick is not None
+        self.reported = len(INFO) + len(plan.spec.terms) + self.picks * len(PICK)
+        adjoint = plan.spec.adjoint
+        checkpoints = adjoint.checkpoints if isinstance(adjoint, Discrete) else 0
+        self.tape_shape = (checkpoints, self.entries)
+        self.no_times, self.no_weights = np.empty((self.samples, 0)), np.empty(0)
+        self.forward_rows, self.reverse_rows = self.module.forward_rows, self.module.reverse_rows
+        self.temporaries = max(self.module.temporaries, 1)
+
+    def workspace(self, rows: int) -> tuple[Any, Any]:
+        """Rows of the forward or of the reverse pass of a thread, and scratch rows."""
+        room = np.empty((rows + self.temporaries, self.entries), self.dtype)
+        return room[:rows], room[rows:]
+
+    def tape(self) -> tuple[Any, Any]:
+        """Room for the states of the tape, and for the last one."""
+        return np.empty(self.tape_shape, self.dtype), np.empty(self.entries, self.dtype)
+
+    def residuals(self) -> tuple[Any, ...]:
+        """Room for the linearizations that are alive at once."""
+        maps, kernel = self.module.maps, self.kernels.linearize
+        assert kernel is not None
+        return tuple([np.empty((maps, size), dtype) for dtype, size in kernel.residuals])
+
+
+def _environment(kernel: Any) -> tuple[Any, ...]:
+    scratch = tuple([np.empty(size, dtype) for dtype, size in kernel.work])
+    return scratch, kernel.dims, kernel.constants
 
 
 class Run:
-    """One problem on compiled modules: workspaces, calls and results."""
+    """One problem on a routine: arrays, calls and results."""
 
-    def __init__(self, problem: Problem, kernels: FieldKernels, module: SolveModule) -> None:
-        self.problem, self.kernels, self.module = problem, kernels, module
-        layout = problem.layout
-        self.joint = layout.batch is None
+    def __init__(self, problem: Problem, routine: Routine) -> None:
+        self.problem, self.routine = problem, routine
         self.args = tuple(
-            arg if arg.flags.c_contiguous else np.ascontiguousarray(arg) for arg in problem.args
+            [arg if arg.flags.c_contiguous else np.ascontiguousarray(arg) for arg in problem.args]
         )
+        first_step = problem.first_step
         self.parameters = np.array(
-            [
-                *problem.parameters, problem.rtol, problem.atol, float(problem.max_steps),
-                np.nan if problem.first_step is None else problem.first_step, problem.dt,
-            ]
+            (
+                *problem.parameters, problem.rtol, problem.atol, problem.max_steps,
+                np.nan if first_step is None else first_step, problem.dt,
+            ),
+            np.float64,
         )  # fmt: skip
-        self.weights = np.array(problem.weights, np.float64)
+        weights = problem.weights
+        self.weights = np.array(weights, np.float64) if weights else routine.no_weights
         self.y0 = np.ascontiguousarray(problem.y0)
-        times = 1
+        self.times = 1
         if problem.t_eval is None:
-            self.t_eval = np.empty((layout.samples, 0))
+            self.t_eval = routine.no_times
         else:
-            times = problem.t_eval.shape[-1]
-            rows = np.broadcast_to(problem.t_eval, (layout.samples, times))
+            self.times = problem.t_eval.shape[-1]
+            rows = np.broadcast_to(problem.t_eval, (routine.samples, self.times))
             self.t_eval = np.ascontiguousarray(rows)
-        self.times = times
-        picks = problem.plan.pick is not None
         # the state that is picked comes after the outputs
-        rows = times + picks
-        self.ys = np.empty((layout.samples, rows, layout.entries), layout.dtype)
-        reported = len(INFO) + len(problem.spec.terms) + picks * len(PICK)
-        self.info = np.zeros((layout.samples, reported))
-        if picks:
+        rows = self.times + routine.picks
+        self.ys = np.empty((routine.samples, rows, routine.entries), routine.dtype)
+        self.info = np.zeros((routine.samples, routine.reported))
+        if routine.picks:
             self.info[:, -len(PICK)] = problem.draws
 
-    def forward(self, keep: bool) -> tuple[Result, Tape]:
-        """Solve; ``keep`` keeps the tape of a joint solve."""
-        problem, recorded, parts = self.problem, None, ()
-        if self.joint or problem.spec.record:
-            adjoint = problem.spec.adjoint
-            slots = adjoint.checkpoints if isinstance(adjoint, Discrete) else 2
+    def unshare(self) -> None:
+        """Copy what the user may change before the pullback."""
+        self.y0 = self.y0.copy()
+        self.args = tuple([arg.copy() for arg in self.args])
+
+    def forward(self) -> tuple[Result, Any]:
+        """Solve; a joint solve with gradients has a tape: info, mesh and states."""
+        recorded = None
+        states = self.routine.tape() if self.routine.keeps else ()
+        if self.problem.spec.record:
             columns = []
-            for sample in range(problem.layout.samples):
-                found, *parts = self._one(sample, keep and self.joint, slots)
+            for sample in range(self.routine.samples):
+                found, *mesh = self._one(sample, states)
                 columns.append(found[:, : int(self.info[sample, INFO.index("nsteps")])])
-            recorded = _stacked(columns) if problem.spec.record else None
+            recorded = _stacked(columns)
+        elif self.routine.joint:
+            mesh = self._one(0, states)
         else:
             self._many()
-        return self._result(recorded), Tape(self.info, tuple(parts))
+        tape = (self.info, *mesh, *states) if states else None
+        return self._result(recorded), tape
 
-    def _workspace(self) -> tuple[Any, ...]:
-        module, layout = self.module, self.problem.layout
-        return (
-            np.empty((module.forward_rows, layout.entries), layout.dtype),
-            np.empty((max(module.temporaries, 1), layout.entries), layout.dtype),
-        )
-
-    def _environment(self, kernel: Any) -> tuple[Any, ...]:
-        scratch = tuple(np.empty(size, dtype) for dtype, size in kernel.work)
-        return scratch, kernel.dims, kernel.constants
-
-    def _one(self, sample: int, keep: bool, slots: int) -> Any:
-        problem = self.problem
-        tail = () if self.joint else (sample,)
-        return self.module.functions.solve_one(
-            float(problem.t0), float(problem.t1), self.y0[sample], self.parameters, self.weights,
-            self.t_eval[sample], self.ys[sample], self.info[sample], *self._workspace(), keep,
-            slots, self.args, *self._environment(self.kernels.field), *tail,
+    def _one(self, sample: int, states: Sequence[Any]) -> Any:
+        problem, routine = self.problem, self.routine
+        rows, temporaries = routine.workspace(routine.forward_rows)
+        tail = () if routine.joint else (sample,)
+        return routine.module.functions.solve_one(
+            problem.t0, problem.t1, self.y0[sample], self.parameters, self.weights,
+            self.t_eval[sample], self.ys[sample], self.info[sample], rows, temporaries,
+            *states, self.args, *_environment(routine.kernels.field), *tail,
         )  # fmt: skip
 
     def _many(self) -> None:
-        problem = self.problem
+        problem, routine = self.problem, self.routine
 
         def chunk(start: int, stop: int) -> None:
-            self.module.functions.solve_many(
-                start, stop, float(problem.t0), float(problem.t1), self.y0, self.parameters,
-                self.weights, self.t_eval, self.ys, self.info, *self._workspace(), self.args,
-                *self._environment(self.kernels.field),
+            rows, temporaries = routine.workspace(routine.forward_rows)
+            routine.module.functions.solve_many(
+                start, stop, problem.t0, problem.t1, self.y0, self.parameters,
+                self.weights, self.t_eval, self.ys, self.info, rows, temporaries, self.args,
+                *_environment(routine.kernels.field),
             )  # fmt: skip
 
-        in_threads(chunk, problem.layout.samples)
+        in_threads(chunk, routine.samples)
 
     def reverse(
-        self, tape: Tape, ys_bar: Any, penalty_bar: Any, picked_bar: Any = None
+        self, tape: Any, ys_bar: Any, penalty_bar: Any, picked_bar: Any = None
     ) -> tuple[Any, Sequence[Any]]:
         """Pull cotangents back; returns those of the flat state and of the leaves of args."""
-        problem, layout = self.problem, self.problem.layout
-        shape = (layout.samples, self.times, layout.entries)
-        ys_bar = np.ascontiguousarray(ys_bar, layout.dtype).reshape(shape)
-        if problem.plan.pick is not None:
-            extra = np.zeros((layout.samples, 1, layout.entries), layout.dtype)
+        problem, routine = self.problem, self.routine
+        functions, kernels = routine.module.reverse, routine.kernels
+        shape = (routine.samples, self.times, routine.entries)
+        ys_bar = np.ascontiguousarray(ys_bar, routine.dtype).reshape(shape)
+        if routine.picks:
+            extra = np.zeros((routine.samples, 1, routine.entries), routine.dtype)
             if picked_bar is not None:
                 extra[:, 0] = picked_bar
             ys_bar = np.concatenate([ys_bar, extra], axis=1)
         penalty_bar = np.asarray(penalty_bar, np.float64)
         y0_bar = np.zeros_like(self.y0)
-        assert isinstance(problem.spec.adjoint, Discrete)
-        slots = problem.spec.adjoint.checkpoints
-        span = (float(problem.t0), float(problem.t1))
-        if self.joint:
-            args_bar = tuple(np.zeros(arg.shape, arg.dtype) for arg in self.args)
-            rows, temporaries = self._reverse_workspace()
-            self.module.reverse.pull_one(
-                *span, self.parameters, self.weights, self.t_eval[0], tape.info[0], *tape.parts,
-                slots, ys_bar[0], float(penalty_bar[0]), y0_bar[0], rows, temporaries,
-                self._residuals(), self.args, *self._environment(self.kernels.field),
-                *self._environment(self.kernels.linearize),
-                *self._environment(self.kernels.pullback), args_bar,
+        span = (problem.t0, problem.t1)
+        if routine.joint:
+            args_bar = self._zeros()
+            functions.pull_one(
+                *span, self.parameters, self.weights, self.t_eval[0], tape[0][0], *tape[1:],
+                ys_bar[0], penalty_bar[0], y0_bar[0], *routine.workspace(routine.reverse_rows),
+                routine.residuals(), self.args, *_environment(kernels.field),
+                *_environment(kernels.linearize), *_environment(kernels.pullback), args_bar,
             )  # fmt: skip
             return y0_bar, args_bar
 
         def chunk(start: int, stop: int) -> tuple[Any, ...]:
-            args_bar = tuple(np.zeros(arg.shape, arg.dtype) for arg in self.args)
-            rows, temporaries = self._workspace()
-            reverse_rows, more = self._reverse_workspace()
-            temporaries = more if more.shape[0] > temporaries.shape[0] else temporaries
-            times = self.ys.shape[1]
-            self.module.reverse.pull_many(
-                start, stop, *span, self.y0, self.parameters, self.weights, self.t_eval,
-                np.empty((times, layout.entries), layout.dtype), self.info.copy(), slots, ys_bar,
-                penalty_bar, y0_bar, rows, temporaries, reverse_rows, self._residuals(),
-                self.args, *self._environment(self.kernels.field),
-                *self._environment(self.kernels.linearize),
-                *self._environment(self.kernels.pullback), args_bar,
+            args_bar = self._zeros()
+            rows, temporaries = routine.workspace(routine.forward_rows)
+            reverse_rows, _ = routine.workspace(routine.reverse_rows)
+            states = np.empty((self.ys.shape[1], routine.entries), routine.dtype)
+            functions.pull_many(
+                start, stop, *span, self.y0, self.parameters, self.weights, self.t_eval, states,
+                self.info.copy(), *routine.tape(), ys_bar, penalty_bar, y0_bar, rows, temporaries,
+                reverse_rows, routine.residuals(), self.args,
+                *_environment(kernels.field), *_environment(kernels.linearize),
+                *_environment(kernels.pullback), args_bar,
             )  # fmt: skip
             return args_bar
 
-        found = in_threads(chunk, layout.samples)
+        found = in_threads(chunk, routine.samples)
         return y0_bar, [np.asarray(sum(parts)) for parts in zip(*found, strict=True)]
 
-    def _reverse_workspace(self) -> tuple[Any, Any]:
-        module, layout = self.module, self.problem.layout
-        return (
-            np.empty((module.reverse_rows, layout.entries), layout.dtype),
-            np.empty((max(module.temporaries, 1), layout.entries), layout.dtype),
-        )
-
-    def _residuals(self) -> tuple[Any, ...]:
-        maps, kernel = self.module.maps, self.kernels.linearize
-        assert kernel is not None
-        return tuple(np.empty((maps, size), dtype) for dtype, size in kernel.residuals)
+    def _zeros(self) -> tuple[Any, ...]:
+        return tuple([np.zeros(arg.shape, arg.dtype) for arg in self.args])
 
     def _result(self, steps: Any) -> Result:
-        counts = self.info[:, : len(COUNTS)].astype(np.int64)
-        penalty = self.info[:, INFO.index("penalty")]
+        routine, info = self.routine, self.info
+        nfev, nsteps, naccept, status = info[:, : len(COUNTS)].astype(np.int64).T
         picked = None
-        if self.problem.plan.pick is not None:
-            _, t, row = self.info[:, -len(PICK) :].T
-            start = (float(t[0]), float(row[0])) if self.joint else (t[:, None], row[:, None])
+        if routine.picks:
+            _, t, row = info[:, -len(PICK) :].T
+            start = (float(t[0]), float(row[0])) if routine.joint else (t[:, None], row[:, None])
             picked = Start(start[0], self.ys[:, -1], start[1])
-        ys = self.ys[:, : self.times]
-        return Result(
-            ys=ys[:, 0] if self.problem.t_eval is None else ys,
-            picked=picked,
-            penalty=penalty.astype(self.problem.layout.real_dtype),
-            steps=steps,
-            **{name: counts[:, i] for i, name in enumerate(COUNTS)},
-        )
+        ys = self.ys[:, 0] if self.problem.t_eval is None else self.ys[:, : self.times]
+        penalty = info[:, _PENALTY].astype(routine.real_dtype)
+        return Result(ys, penalty, nfev, nsteps, naccept, status, steps, picked)
 
 
 def _stacked(columns: list[Any]) -> tuple[Any, ...]:

@@ -78,26 +78,32 @@ class ForwardRows:
         return {slot for name, slot in program.outputs if name in ("y1", "k_next")}
 
 
-def forward_source(programs: Programs, decorator: str) -> str:
-    """Source of ``solve_one`` with the programs it calls."""
+def forward_source(programs: Programs, decorator: str, keep: bool) -> str:
+    """Source of ``solve_one`` with the programs it calls.
+
+    With ``keep`` it leaves what the reverse pass reads: the state at the ``end`` and at some of the
+    accepted steps in ``states``, and in the mesh that is returned the time and size of all. The
+    recorded attempts come before it where the plan asks for them. Nothing else is returned, as an
+    array object takes as long to make as several steps of a small state.
+    """
     sample = programs.kernels.sample
     rows = ForwardRows(programs)
     tail = f", {sample}" if sample else ""
     head = [
         decorator,
         (
-            "def solve_one(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, keep, slots, "
-            f"{programs.kernels.field_environment}{tail}):"
+            f"def solve_one(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, "
+            f"{'states, end, ' if keep else ''}{programs.kernels.field_environment}{tail}):"
         ),
     ]
-    body = _setup(programs, rows)
-    loop = ["while status == -1.0:", *indent(_attempt(programs, rows))]
-    finish = _finish(programs)
+    body = _setup(programs, rows, keep)
+    loop = ["while status == -1.0:", *indent(_attempt(programs, rows, keep))]
+    finish = _finish(programs, keep)
     text = "\n".join([*head, *indent([*body, *loop, *finish])]) + "\n"
     return programs.text(FORWARD_PROGRAMS) + "\n" + text
 
 
-def _setup(programs: Programs, rows: ForwardRows) -> list[str]:
+def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
     spec = programs.plan.spec
     lines = ["n = y0.shape[0]"]
     lines += [f"{name} = W[{i}]" for i, name in enumerate(rows.names)]
@@ -122,14 +128,18 @@ def _setup(programs: Programs, rows: ForwardRows) -> list[str]:
         "nsteps = 0.0",
         "naccept = 0.0",
         "rows = 0",
-        "mesh = np.empty((2, 64 if keep else 0))",
-        "states = np.empty((slots if keep else 0, n), y0.dtype)",
-        "kept = 0",
-        "stride = 1",
-        f"recorded = np.empty((5, {64 if spec.record else 0}))",
         "for i in range(n):",
         "    y[i] = y0[i]",
     ]
+    if keep:
+        lines += [
+            "mesh = np.empty((2, 64))",
+            "slots = states.shape[0]",
+            "kept = 0",
+            "stride = 1",
+        ]
+    if spec.record:
+        lines.append("recorded = np.empty((5, 64))")
     if programs.plan.pick is not None:
         lines += [f"uniform = {picked('uniform')}", *_picked("t0", "-1.0", "y0")]
     if spec.dense:
@@ -174,7 +184,7 @@ def _scalars(programs: Programs) -> dict[str, str]:
     return values | {"row": "float(rows)", "naccept": "naccept", "attempts": "nsteps"}
 
 
-def _attempt(programs: Programs, rows: ForwardRows) -> list[str]:
+def _attempt(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
     plan, spec = programs.plan, programs.plan.spec
     scalars = _scalars(programs)
     lines = [
@@ -212,13 +222,15 @@ def _attempt(programs: Programs, rows: ForwardRows) -> list[str]:
             f"recorded[3, at] = {stiffness}",
             "recorded[4, at] = 1.0 if accept else 0.0",
         ]
-    lines += ["if accept:", *indent(_advance(programs, rows, slot_of))]
+    lines += ["if accept:", *indent(_advance(programs, rows, slot_of, keep))]
     lines += [f"{name} = {name}_new" for name in control.results if name in MEMORY]
     lines += ["h = h_next_new", "status = status_new"]
     return lines
 
 
-def _advance(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> list[str]:
+def _advance(
+    programs: Programs, rows: ForwardRows, slot_of: dict[str, str], keep: bool
+) -> list[str]:
     plan, spec = programs.plan, programs.plan.spec
     scalars = _scalars(programs)
     lines = ["t_next = t1 if last else t + h_try", "naccept += 1.0"]
@@ -236,33 +248,36 @@ def _advance(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> 
             "if pick:",
             *indent(_picked("t", "float(rows)", "y")),
         ]
-    lines += [
-        "if keep:",
-        "    if rows == mesh.shape[1]:",
-        "        longer = np.empty((2, 2 * rows))",
-        "        for j in range(rows):",
-        "            longer[0, j] = mesh[0, j]",
-        "            longer[1, j] = mesh[1, j]",
-        "        mesh = longer",
-        "    mesh[0, rows] = t",
-        "    mesh[1, rows] = h_try",
-        "    if rows % stride == 0 and kept == slots:",
-        "        stride *= 2",
-        "        kept = (kept + 1) // 2",
-        "        for j in range(1, kept):",
-        "            for i in range(n):",
-        "                states[j, i] = states[2 * j, i]",
-        "    if rows % stride == 0:",
-        "        for i in range(n):",
-        "            states[kept, i] = y[i]",
-        "        kept += 1",
-        "rows += 1",
-        "y, y1 = y1, y",
-    ]
+    if keep:
+        lines += _KEEP
+    lines += ["rows += 1", "y, y1 = y1, y"]
     if plan.carried:
         lines.append("k1, k_next = k_next, k1")
     lines.append("t = t_next")
     return lines
+
+
+_KEEP = [
+    "if rows == mesh.shape[1]:",
+    "    longer = np.empty((2, 2 * rows))",
+    "    for j in range(rows):",
+    "        longer[0, j] = mesh[0, j]",
+    "        longer[1, j] = mesh[1, j]",
+    "    mesh = longer",
+    "mesh[0, rows] = t",
+    "mesh[1, rows] = h_try",
+    "if rows % stride == 0 and kept == slots:",
+    "    stride *= 2",
+    "    kept = (kept + 1) // 2",
+    "    for j in range(1, kept):",
+    "        for i in range(n):",
+    "            states[j, i] = states[2 * j, i]",
+    "if rows % stride == 0:",
+    "    for i in range(n):",
+    "        states[kept, i] = y[i]",
+    "    kept += 1",
+]
+"""An accepted step on the tape."""
 
 
 def picked(name: str) -> str:
@@ -308,7 +323,7 @@ def _answer(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> l
     ]
 
 
-def _finish(programs: Programs) -> list[str]:
+def _finish(programs: Programs, keep: bool) -> list[str]:
     spec = programs.plan.spec
     lines = ["penalty = 0.0"]
     if spec.terms:
@@ -327,14 +342,11 @@ def _finish(programs: Programs) -> list[str]:
             "        ys[passed, i] = np.nan",
             "    passed += 1",
         ]
-    lines += [
-        "end = np.empty(n if keep else 0, y0.dtype)",
-        "if keep:",
-        "    for i in range(n):",
-        "        end[i] = y[i]",
-        "return recorded, mesh, states, end, rows, kept, stride",
-    ]
-    return lines
+    returned = ["recorded"] if spec.record else []
+    if keep:
+        lines += ["for i in range(n):", "    end[i] = y[i]"]
+        returned.append("mesh")
+    return [*lines, f"return ({', '.join(returned)},)"] if returned else lines
 
 
 def many_source(programs: Programs, decorator: str) -> str:
@@ -347,6 +359,6 @@ def solve_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, W
                {programs.kernels.field_environment}):
     for {sample or "b"} in range(start, stop):
         b = {sample or "b"}
-        solve_one(t0, t1, y0[b], parameters, weights, t_eval[b], ys[b], info[b], W, T, False, 2,
+        solve_one(t0, t1, y0[b], parameters, weights, t_eval[b], ys[b], info[b], W, T,
                   {programs.kernels.field_environment}{tail})
 """

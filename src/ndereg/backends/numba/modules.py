@@ -39,22 +39,28 @@ class SolveModule:
 
     @cached_property
     def functions(self) -> Any:
-        """The module of the forward solve."""
-        return _load(self._forward(), self.kernels.namespace)
+        """The module of the forward solve; of a joint one with gradients it keeps the tape."""
+        return _load(self._forward(self.keeps), self.kernels.namespace)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the forward solve keeps the tape."""
+        return self.kernels.linearize is not None and not self.independent
 
     @cached_property
     def reverse(self) -> Any:
         """The module of the reverse pass; with independent samples it solves them again."""
         text = reverse_source(self.programs, "@program")
         if self.independent:
-            text = self._forward() + text + many_reverse_source(self.programs, "@program")
+            text = self._forward(True) + text + many_reverse_source(self.programs, "@program")
         else:
             text = self.kernels.source + "\n" + text
         return _load(text, self.kernels.namespace)
 
-    def _forward(self) -> str:
-        text = self.kernels.source + "\n" + forward_source(self.programs, "@program")
-        return text + (many_source(self.programs, "@program") if self.independent else "") + "\n"
+    def _forward(self, keep: bool) -> str:
+        forward = forward_source(self.programs, "@program", keep)
+        many = many_source(self.programs, "@program") if self.independent and not keep else ""
+        return f"{self.kernels.source}\n{forward}{many}\n"
 
     @cached_property
     def forward_rows(self) -> int:

@@ -42,8 +42,8 @@ def reverse_source(programs: Programs, decorator: str) -> str:
     head = [
         decorator,
         (
-            "def pull_one(t0, t1, parameters, weights, t_eval, info, mesh, states, end, rows, "
-            "kept, stride, slots, ys_bar, penalty_bar, y0_bar, W, T, residuals, "
+            "def pull_one(t0, t1, parameters, weights, t_eval, info, mesh, states, end, "
+            "ys_bar, penalty_bar, y0_bar, W, T, residuals, "
             f"{kernels.field_environment}, {kernels.linearize_environment}, "
             f"{kernels.pullback_environment}, A_bar{tail}):"
         ),
@@ -59,7 +59,16 @@ def _setup(programs: Programs) -> list[str]:
     lines += [f"rtol = parameters[{PARAMETERS.index('rtol')}]"]
     lines += [f"atol = parameters[{PARAMETERS.index('atol')}]"]
     lines += [f"naccept = info[{INFO.index('naccept')}]", f"t_last = info[{INFO.index('t_end')}]"]
-    lines += ["direction = 1.0 if t1 >= t0 else -1.0", "first_map = 0 * rows"]
+    lines += [
+        "rows = int(naccept)",
+        "slots = states.shape[0]",
+        "stride = 1",
+        "while (rows + stride - 1) // stride > slots:",  # as often as the forward pass doubled it
+        "    stride *= 2",
+        "kept = (rows + stride - 1) // stride",
+        "direction = 1.0 if t1 >= t0 else -1.0",
+        "first_map = 0 * rows",
+    ]
     for i, term in enumerate(spec.terms):
         lines.append(f"weight{i} = weights[{i}]")
         if term.reduce == "max":
@@ -249,20 +258,21 @@ def many_reverse_source(programs: Programs, decorator: str) -> str:
     kernels = programs.kernels
     sample = kernels.sample
     tail = f", {sample}" if sample else ""
+    recorded = "_, " if programs.plan.spec.record else ""
     environment = (
         f"{kernels.field_environment}, {kernels.linearize_environment}, "
         f"{kernels.pullback_environment}"
     )
     return f"""
 {decorator}
-def pull_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, slots, ys_bar,
-              penalty_bar, y0_bar, W, T, V, residuals, {environment}, A_bar):
+def pull_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, states, end,
+              ys_bar, penalty_bar, y0_bar, W, T, V, residuals, {environment}, A_bar):
     for {sample or "b"} in range(start, stop):
         b = {sample or "b"}
-        _, mesh, states, end, rows, kept, stride = solve_one(
-            t0, t1, y0[b], parameters, weights, t_eval[b], ys, info[b], W, T, True, slots,
+        {recorded}mesh, = solve_one(
+            t0, t1, y0[b], parameters, weights, t_eval[b], ys, info[b], W, T, states, end,
             {kernels.field_environment}{tail})
-        pull_one(t0, t1, parameters, weights, t_eval[b], info[b], mesh, states, end, rows, kept,
-                 stride, slots, ys_bar[b], penalty_bar[b], y0_bar[b], V, T, residuals,
+        pull_one(t0, t1, parameters, weights, t_eval[b], info[b], mesh, states, end,
+                 ys_bar[b], penalty_bar[b], y0_bar[b], V, T, residuals,
                  {environment}, A_bar{tail})
 """
