@@ -2,7 +2,8 @@
 
 An index into a NumPy array may be negative, and compiled code has to look. Where the compiler
 cannot see that it is not (an offset known at run time), a loop is not vectorised or loads one
-element at a time. :func:`entries` is only the address of the first entry, as in C.
+element at a time. :func:`entries` is only the address of the first entry, as in C. :func:`room` is
+memory of a function for a few entries, which the compiler keeps in registers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import operator
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.imputils import impl_ret_untracked
 from numba.core.typing import signature
@@ -19,7 +20,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, register_model
 from numba.np.arrayobj import make_array
 
-__all__ = ["Entries", "entries"]
+__all__ = ["Entries", "entries", "room"]
 
 
 class Entries(types.Type):
@@ -38,13 +39,30 @@ class _EntriesModel(models.PrimitiveModel):
 
 
 @intrinsic
-def entries(typing_context: Any, array: types.Array) -> Any:
+def entries(typing_context: Any, array: Any) -> Any:
     """Return the entries of a C-contiguous array; the array must outlive them."""
+    if isinstance(array, Entries):
+        return array(array), lambda context, builder, signature, args: args[0]
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         return make_array(signature.args[0])(context, builder, args[0]).data
 
     return Entries(array.dtype)(array), generate
+
+
+@intrinsic(prefer_literal=True)
+def room(typing_context: Any, like: Any, length: Any) -> Any:
+    """Return room for ``length`` (a literal) entries of the dtype of ``like``, not initialised."""
+    if not isinstance(length, types.IntegerLiteral):
+        return None
+    kind = Entries(like.dtype)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        entry = context.get_data_type(kind.dtype)
+        memory = cgutils.alloca_once(builder, ir.ArrayType(entry, length.literal_value))
+        return builder.bitcast(memory, entry.as_pointer())
+
+    return kind(like, length), generate
 
 
 @infer_global(operator.getitem)

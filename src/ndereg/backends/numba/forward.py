@@ -31,6 +31,11 @@ class Programs:
             for name, program in plan.programs().items()
         }
 
+    @property
+    def small(self) -> str:
+        """Source of room for a state of the loop, if that is in registers; else empty."""
+        return self.numbers.rooms(self.kernels, "y0")
+
     def __getitem__(self, name: str) -> ProgramSource:
         return self.sources[name]
 
@@ -105,8 +110,9 @@ def forward_source(programs: Programs, decorator: str, keep: bool) -> str:
 
 def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
     spec = programs.plan.spec
-    lines = ["n = y0.shape[0]"]
-    lines += [f"{name} = W[{i}]" for i, name in enumerate(rows.names)]
+    small = programs.small
+    lines = [f"n = {programs.numbers.entries}" if small else "n = y0.shape[0]"]
+    lines += [f"{name} = {small or f'W[{i}]'}" for i, name in enumerate(rows.names)]
     lines += [f"{name} = parameters[{i}]" for i, name in enumerate(PARAMETERS)]
     # not the literal False: programs called with a literal would be compiled a second time
     start = {name: "t0 != t0" if value is False else repr(value)
@@ -250,11 +256,11 @@ def _advance(
         ]
     if keep:
         lines += _KEEP
-    lines += ["rows += 1", "y, y1 = y1, y"]
-    if plan.carried:
-        lines.append("k1, k_next = k_next, k1")
-    lines.append("t = t_next")
-    return lines
+    lines += ["rows += 1", "t = t_next"]
+    taken = [("y", "y1"), *([("k1", "k_next")] if plan.carried else [])]
+    if programs.small:  # registers have no address that could be swapped
+        return [*lines, "for i in range(n):", *(f"    {old}[i] = {new}[i]" for old, new in taken)]
+    return [*lines, *(f"{old}, {new} = {new}, {old}" for old, new in taken)]
 
 
 _KEEP = [

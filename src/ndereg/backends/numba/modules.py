@@ -93,6 +93,7 @@ def build(plan: Plan, layout: Layout, kernels: FieldKernels) -> SolveModule:
         names = Kernels(
             residual_arrays=0 if kernels.linearize is None else len(kernels.linearize.residuals),
             sample="" if layout.batch is None else "sample",
+            on_entries=not kernels.namespace,
         )
         found = SolveModule(Programs(plan, numbers, names, "@program"), kernels, bool(names.sample))
         kernels.modules[key] = found

@@ -30,7 +30,9 @@ _VECTORS = ("state", "real")
 SCALAR_TEXT: dict[str, str] = {
     "add": "({} + {})", "sub": "({} - {})", "mul": "({} * {})", "div": "({} / {})",
     "neg": "(-{})", "abs": "abs({})", "square": "({0} * {0})", "sqrt": "np.sqrt({})",
-    "log": "log({})", "floor": "floor({})", "pow": "({} ** {})",
+    "log": "log({})", "floor": "floor({})",
+    # most controllers have coefficients of zero, and the power takes as long as a stage
+    "pow": "({one} if {1} == 0 else {0} ** {1})",
     "lt": "({} < {})", "le": "({} <= {})", "eq": "({} == {})",
     "and": "({} and {})", "or": "({} or {})", "not": "(not {})",
     "where": "({1} if {0} else {2})",
@@ -70,6 +72,10 @@ class Numbers:
         """A float64 scalar as it meets the state."""
         return expression if self.real == "float64" else f"np.float32({expression})"
 
+    def rooms(self, kernels: Kernels, like: str) -> str:
+        """Source of room for a state in registers, for a state that is small enough."""
+        return f"room({like}, {self.entries})" if self.entries and kernels.on_entries else ""
+
     @property
     def complex(self) -> bool:
         """Whether the state is complex."""
@@ -88,6 +94,8 @@ class Kernels:
     pullback_environment: str = "work_pullback, dims_pullback, constants_pullback"
     residual_arrays: int = 1
     sample: str = ""
+    on_entries: bool = True
+    """Whether the field takes the entries of an array for the array."""
 
     def residuals(self, row: str) -> str:
         """Source of the residuals of one linearization: a row of each array."""
@@ -302,7 +310,8 @@ class _Emitter:
             anchor = self.names[vectors[0]] if vectors else "o" + self.names[self.output_slots[0]]
             length = self.numbers.entries
             lines.append(f"n = {length}" if length else f"n = {anchor}.shape[0]")
-        lines.extend(f"T{i} = T[{i}]" for i in range(self.temporaries))
+            rooms = self.numbers.rooms(self.kernels, anchor)
+            lines.extend(f"T{i} = {rooms or f'T[{i}]'}" for i in range(self.temporaries))
         for block in self.blocks:
             if isinstance(block, _Loop):
                 self._loop(block)
