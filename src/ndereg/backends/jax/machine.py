@@ -84,6 +84,10 @@ class JaxMachine:
 
     def mean(self, values: Any) -> Any:
         """In the control dtype, over partial sums."""
+        if values.dtype == bool:
+            # A share: rounding must not keep it from 1, as 41 times 1 / 41 does in float32.
+            whole = values.all(axis=-1, keepdims=True)
+            return jnp.where(whole, 1.0, self.mean(values.astype(self.control)))
         values = values.astype(self.control)
         if self.entries >= SUM_LANES**2 and self.entries % SUM_LANES == 0:
             values = values.reshape((self.samples, -1, SUM_LANES)).sum(axis=1)
