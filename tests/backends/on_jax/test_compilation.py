@@ -56,7 +56,7 @@ def test_a_fields_products_are_as_exact_as_its_dtype_unless_chosen_otherwise():
 
 
 @pytest.mark.parametrize("entries", [41, 321])
-def test_sizes_whose_reciprocal_rounds_are_finite_in_single_precision(entries):
+def test_sizes_whose_reciprocal_rounds_are_finite_in_single_precision(entries, single_precision):
     """The share of finite entries is 1, though 41 times 1 / 41 is not in float32."""
     y0 = jnp.ones(entries, jnp.float32)
     sol = nde.solve(lambda t, y, args: -y, (0.0, 1.0), y0, rtol=1e-3, throw=False)
