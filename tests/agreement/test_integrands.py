@@ -324,6 +324,21 @@ def test_modules_and_their_parameters(reference: Bench) -> None:
             close(face.solve(one, SPAN, y0, batch=batch, **options).penalty.numpy(), found, 1e-12)
 
 
+def test_a_torch_field_may_differentiate_itself() -> None:
+    """``torch.func`` inside of a field: a gradient flow, beside the same written out."""
+    face = Bench("torch").face
+
+    def flow(t: Any, y: Any, args: Any) -> Any:
+        return torch.func.grad(lambda y: -(args * y**4).sum())(y)
+
+    y0, args = torch.tensor(Y0), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for function in (flow, lambda t, y, args: -4 * args * y**3):
+        sol = face.solve(function, SPAN, y0, args, regularizer=KINETIC, **STEPS)
+        found.append((sol.ys.detach().numpy(), *torch.autograd.grad(sol.penalty, args)))
+    close(found[0], found[1], 1e-12)
+
+
 def test_times_with_history_of_a_solve_with_integrals() -> None:
     """A later end of the span adds the rate there; output times are differentiated as before."""
     face = Bench("torch").face

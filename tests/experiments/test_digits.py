@@ -66,3 +66,11 @@ def test_parameters_are_independent_of_one_another(task):
     assert {value.dtype for value in flat.values()} == {np.dtype("float32")}
     again = map_leaves(np.array_equal, task.init(0), task.init(0))
     assert all(flatten(again).values())
+
+
+@pytest.mark.parametrize("recipe", ["digits", "mnist"])
+def test_rows_of_the_papers_that_integrate_along_the_solution(recipe):
+    names = ("steer", "taynode", "rnode")
+    settings = lookup(recipe).settings(regularizers=("none", *names))
+    weights = [lookup(recipe).weight(settings, name, steps=10)(0) for name in names]
+    assert weights == [0.0, 3.02e-3, 0.01]
