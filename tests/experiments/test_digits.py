@@ -68,9 +68,9 @@ def test_parameters_are_independent_of_one_another(task):
     assert all(flatten(again).values())
 
 
-@pytest.mark.parametrize("recipe", ["digits", "mnist"])
-def test_rows_of_the_papers_that_integrate_along_the_solution(recipe):
+@pytest.mark.parametrize(("recipe", "taylor"), [("digits", 0.03), ("mnist", 3.02e-3)])
+def test_rows_of_the_papers_that_integrate_along_the_solution(recipe, taylor):
     names = ("steer", "taynode", "rnode")
     settings = lookup(recipe).settings(regularizers=("none", *names))
     weights = [lookup(recipe).weight(settings, name, steps=10)(0) for name in names]
-    assert weights == [0.0, 3.02e-3, 0.01]
+    assert weights == [0.0, taylor, 0.01]

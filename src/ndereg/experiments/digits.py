@@ -69,7 +69,8 @@ class Digits(Recipe):
         "local-unbiased": Penalized(Local(ErrorEstimate()), "25:10"),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "25:10"),
         "steer": Penalized(Steer(0.5)),
-        "taynode": Penalized(Taylor(order=3), "3.02e-3"),
+        # Ten times the published weight; measured after 80 epochs, 38 evaluations against 44.
+        "taynode": Penalized(Taylor(order=3), "0.03"),
         "rnode": Penalized(0.5 * Kinetic() + JacobianFrobenius(), "0.01"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
