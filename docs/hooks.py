@@ -8,6 +8,7 @@ import re
 import ndereg
 from ndereg.backends.registry import backend_names
 from ndereg.spec.status import Status
+from ndereg.spec.stochastic import Noise
 
 PLACE = re.compile(r"^<!-- ndereg: (\w+) -->$", re.MULTILINE)
 
@@ -24,6 +25,27 @@ def methods():
             f"| `{name}` | {tableau.order} | {tableau.embedded_order or '–'} | {tableau.stages} "
             f"| {'yes' if tableau.fsal else 'no'} | {tableau.interpolant_order} "
             f"| {'yes' if tableau.stiffness_pair else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+def stochastic_methods():
+    """Return the methods for stochastic equations as a Markdown table."""
+    kinds = ("scalar", "diagonal", "general", "additive")
+    lines = [
+        "| method | calculus | " + " | ".join(kinds) + " | adaptive | stiffness estimate |",
+        "|---|---|" + "---|" * (len(kinds) + 2),
+    ]
+    for name in ndereg.names("sde"):
+        method = ndereg.lookup(name)
+        orders = dict(method.orders)
+        row = " | ".join(f"{orders[kind]:g}" if kind in orders else "–" for kind in kinds)
+        calculus = "any" if set(orders) == {"additive"} else method.calculus.capitalize()
+        flags = [method.adaptive, method.stiffness_pair is not None]
+        lines.append(
+            f"| `{name}` | {calculus} | {row} | "
+            + " | ".join("yes" if flag else "no" for flag in flags)
+            + " |"
         )
     return "\n".join(lines)
 
@@ -57,13 +79,21 @@ def _plan(method, *terms):
     return ndereg.lower(ndereg.Spec(ndereg.lookup(method), terms=terms))
 
 
+def _stochastic_step():
+    noise = Noise("general", "stratonovich", "matrix")
+    spec = ndereg.Spec(ndereg.lookup("stochastic_heun"), adaptive=False, noise=noise)
+    return ndereg.lower(spec).replay
+
+
 PRINTED = {
     "methods": methods,
+    "stochastic_methods": stochastic_methods,
     "controllers": controllers,
     "statuses": statuses,
     "backends": backends,
     "tsit5_step": lambda: _program(_plan("tsit5").step),
     "tsit5_adjoint": lambda: _program(_plan("tsit5").adjoint),
+    "stochastic_step": lambda: _program(_stochastic_step()),
     "heun_step": lambda: _program(_plan("heun_euler", ndereg.ErrorEstimate()).step),
     "heun_adjoint": lambda: _program(_plan("heun_euler", ndereg.ErrorEstimate()).adjoint),
 }

@@ -14,6 +14,7 @@ from ndereg.catalogue import lookup, names, register
 from ndereg.catalogue.controllers import CONTROLLERS
 from ndereg.field import Field
 from ndereg.plan.lower import lower
+from ndereg.sde import SDE
 from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint
 from ndereg.spec.controller import ConstantStep, PIDController
 from ndereg.spec.integrand import Integrand, JacobianFrobenius, Kinetic, Taylor
@@ -22,6 +23,7 @@ from ndereg.spec.schedule import Constant, ExponentialDecay, InverseDecay, NFEBu
 from ndereg.spec.spec import Spec
 from ndereg.spec.status import SolveError, Status
 from ndereg.spec.steer import Steer
+from ndereg.spec.stochastic import StochasticTableau
 from ndereg.spec.tableau import Tableau
 
 __version__ = "0.1.0"
@@ -88,6 +90,7 @@ def load(path: Any) -> Any:
 
 __all__ = [
     "CONTROLLERS",
+    "SDE",
     "Backsolve",
     "BrownianTree",
     "Constant",
@@ -110,6 +113,7 @@ __all__ = [
     "Status",
     "Steer",
     "StiffnessEstimate",
+    "StochasticTableau",
     "Tableau",
     "Taylor",
     "compile",

@@ -21,9 +21,17 @@ from ndereg.backends.draws import uniform
 from ndereg.backends.extension import extend
 from ndereg.backends.steering import steered
 from ndereg.catalogue import lookup
-from ndereg.catalogue.controllers import lookup_controller
+from ndereg.catalogue.controllers import CONTROLLERS, lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
 from ndereg.field import is_compiled, resolve
+from ndereg.noise import (
+    driven,
+    outline,
+    plain_key,
+    refuse_integrands,
+    smallest_step,
+    split,
+)
 from ndereg.plan.lower import Plan, lower
 from ndereg.spec.adjoint import resolve_adjoint
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
@@ -31,6 +39,7 @@ from ndereg.spec.integrand import Integrand
 from ndereg.spec.regularizer import LocalTerm, Regularizer, Term
 from ndereg.spec.spec import Batch, LocalStep, Spec
 from ndereg.spec.steer import Steer
+from ndereg.spec.stochastic import Noise, StochasticTableau
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import Structure, flatten
 
@@ -50,7 +59,7 @@ def prepare(
     args: Any = None,
     *,
     t_eval: Any = None,
-    method: str | Tableau = "tsit5",
+    method: str | Tableau | StochasticTableau = "tsit5",
     rtol: Any = 1e-6,
     atol: Any = 1e-9,
     controller: Controller | str | None = None,
@@ -69,29 +78,40 @@ def prepare(
     ValueError, TypeError
         Naming what was expected and received, and what to try.
     """
+    field, equation = split(backend, field)
     if not callable(field):
         raise TypeError(
             f"expected a callable field f(t, y, args), received {type(field).__name__}; try a "
             "function, or a module where the face is PyTorch's"
         )
     field, args = resolve(field, args)
+    layout, flat = _state(backend, y0, batch)
+    leaves, args_structure = _args(backend, args, layout.real_dtype)
+    found = outline(backend, equation, layout, flat, leaves, args_structure)
+    noise = None if found is None else found.noise
     dense = t_eval is not None
-    settled = _settled(method, controller, regularizer, adjoint, batch, dense, bool(record))
+    settled = _settled(method, controller, regularizer, adjoint, batch, dense, bool(record), noise)
     plan = settled.plan
     local = plan.spec.local
-    layout, flat = _state(backend, y0, batch)
+    if noise is not None and settled.integrands:
+        refuse_integrands(settled.integrands)
     start, end = _span(t_span)
     t0 = _number(backend, start, "t_span[0]", "t_span=(0.0, 1.0)")
     t1 = _number(backend, end, "t_span[1]", "t_span=(0.0, 1.0)")
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
     if settled.steer is not None:
-        t1, times = steered(backend, settled.steer, t0, t1, times, key)
+        t1, times = steered(backend, settled.steer, t0, t1, times, plain_key(key))
     rtol, atol = _tolerances(backend, rtol, atol, settled.measured)
-    draws = None if local is None else uniform(backend, key, layout.samples, "ndereg.Local")
-    leaves, args_structure = _args(backend, args, layout.real_dtype)
+    draws = None
+    if local is not None:
+        draws = uniform(backend, plain_key(key), layout.samples, "ndereg.Local")
     in_place = getattr(field, "in_place", False)
     if in_place or is_compiled(field):
         _refuse_compiled(backend, layout.structure, args_structure)
+    parameters = settled.parameters
+    diffusion = driven(backend, equation, found, layout, args_structure, plan, key, (t0, t1))
+    if diffusion is not None and plan.spec.adaptive:
+        parameters = smallest_step(parameters, diffusion.path)
     problem = Problem(
         spec=plan.spec,
         plan=plan,
@@ -106,13 +126,14 @@ def prepare(
         t_eval=times,
         rtol=rtol,
         atol=atol,
-        parameters=settled.parameters,
+        parameters=parameters,
         dt=settled.dt,
         first_step=_first_step(backend, first_step),
         max_steps=_max_steps(max_steps),
         weights=settled.weights,
         given_times=(start, end, t_eval),
         draws=draws,
+        diffusion=diffusion,
     )
     integrands = settled.integrands
     return extend(backend, problem, integrands, key) if integrands else problem
@@ -160,10 +181,10 @@ def _settled(*options: Any) -> Settled:
 @lru_cache(maxsize=1024)
 def _settle(
     method: Any, controller: Any, regularizer: Any, adjoint: Any, batch: Any, dense: bool,
-    record: bool,
+    record: bool, noise: Noise | None,
 ) -> Settled:  # fmt: skip
     chosen = resolve_method(method)
-    control = _controller(controller, chosen)
+    control = _controller(controller, stochastic=noise is not None)
     terms, local, integrands, steer = _summands(regularizer)
     if batch not in ("joint", "independent"):
         raise ValueError(
@@ -174,11 +195,11 @@ def _settle(
     over_steps = tuple(term for term in terms if not isinstance(term, LocalTerm))
     plan = _plan(
         chosen, control.adaptive, over_steps, resolve_adjoint(adjoint), batch, dense or unbiased,
-        record, local,
+        record, local, noise,
     )  # fmt: skip
     return Settled(
         plan=plan,
-        parameters=control.parameters(chosen.error_order or chosen.order + 1),
+        parameters=control.parameters(_error_order(chosen)),
         dt=control.dt if isinstance(control, ConstantStep) else math.nan,
         weights=tuple(terms.values()),
         measured=control.adaptive or bool(terms),
@@ -195,9 +216,9 @@ def _plan(*fixed: Any) -> Plan:
     return lower(spec)
 
 
-def resolve_method(method: str | Tableau) -> Tableau:
-    """Return a tableau by name, or check the one given."""
-    if isinstance(method, Tableau):
+def resolve_method(method: str | Tableau | StochasticTableau) -> Tableau | StochasticTableau:
+    """Return a method by name, or check the one given."""
+    if isinstance(method, (Tableau, StochasticTableau)):
         from ndereg.catalogue import check
 
         check(method)
@@ -208,6 +229,13 @@ def resolve_method(method: str | Tableau) -> Tableau:
         "expected method to be a name of the catalogue or an ndereg.Tableau, received "
         f"{type(method).__name__}; try 'tsit5'"
     )
+
+
+def _error_order(method: Tableau | StochasticTableau) -> float:
+    if isinstance(method, StochasticTableau):
+        assert method.error_order is not None
+        return method.error_order
+    return method.error_order or method.order + 1
 
 
 def _state(backend: Backend, y0: Any, batch: Batch) -> tuple[Layout, Array]:
@@ -426,9 +454,9 @@ def _tolerance(backend: Backend, value: Any, name: str, usual: str) -> Any:
     return number
 
 
-def _controller(controller: Any, method: Tableau) -> Controller:
+def _controller(controller: Any, stochastic: bool) -> Controller:
     if controller is None:
-        return _INTEGRAL
+        return CONTROLLERS["PI-rough"] if stochastic else _INTEGRAL
     if isinstance(controller, str):
         return lookup_controller(controller)
     if isinstance(controller, (PIDController, ConstantStep)):

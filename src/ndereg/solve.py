@@ -21,6 +21,7 @@ from ndereg.spec.controller import Controller
 from ndereg.spec.regularizer import Regularizer
 from ndereg.spec.spec import Batch
 from ndereg.spec.status import SolveError, Status
+from ndereg.spec.stochastic import StochasticTableau
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import flatten
 
@@ -42,7 +43,7 @@ class Face:
         args: Any = None,
         *,
         t_eval: Any = None,
-        method: str | Tableau = "tsit5",
+        method: str | Tableau | StochasticTableau = "tsit5",
         rtol: Any = 1e-6,
         atol: Any = 1e-9,
         controller: Controller | str | None = None,
@@ -63,7 +64,8 @@ class Face:
             ``f(t, y, args) -> dy/dt`` in the structure, shapes and dtypes of ``y0``. In PyTorch
             also an ``nn.Module`` called as ``f(t, y)``. With ``batch="joint"`` ``t`` has shape
             ``()``; with ``"independent"`` the field sees the whole batch and ``t`` has shape
-            ``(B, 1, ...)`` so that it broadcasts against ``y``.
+            ``(B, 1, ...)`` so that it broadcasts against ``y``. An :class:`ndereg.SDE` is a
+            stochastic equation.
         t_span : (t0, t1)
             ``t1 < t0`` integrates backwards; ``t0 == t1`` returns ``y0``.
         y0 : array, or nested dict, tuple or list of arrays
@@ -72,15 +74,16 @@ class Face:
             What the field depends on and is differentiated by.
         t_eval : (T,) times, or (B, T) with ``batch="independent"``
             In the order of integration and within the span. Answered from the method's own
-            interpolant; the steps do not change. None returns only ``y(t1)``.
-        method : str or Tableau
-            A name of the catalogue, or a tableau.
+            interpolant, of a stochastic equation by a shorter step along the same path; the steps
+            do not change. None returns only ``y(t1)``.
+        method : str, Tableau or StochasticTableau
+            A name of the catalogue, or a tableau. A stochastic equation needs one of its own.
         rtol, atol : float
             A step is accepted when the RMS of ``err / (atol + rtol max(|y|, |y1|))`` is at most 1.
             Run-time values.
         controller : PIDController, ConstantStep, str or None
-            Step-size control; None is the I controller. Names are those of
-            ``ndereg.CONTROLLERS``.
+            Step-size control; None is the I controller, of a stochastic equation ``"PI-rough"``.
+            Names are those of ``ndereg.CONTROLLERS``.
         first_step : float or None
             Size of the first step; None chooses it (Hairer, Norsett, Wanner I, II.4).
         max_steps : int
@@ -91,11 +94,12 @@ class Face:
             What ``penalty`` is made of.
         adjoint : {"discrete", "backsolve", "none"} or an adjoint such as ``Discrete(...)``
             How gradients are computed.
-        key : int, or key of the framework
-            What random choices are drawn from: those of ``ndereg.Local``, ``ndereg.Steer`` and
-            ``ndereg.JacobianFrobenius``. An int gives the same choice on every backend. Otherwise a
-            ``numpy.random.Generator``, a ``torch.Generator`` or a key of ``jax.random``, also one
-            inside a transformation.
+        key : int, key of the framework, or BrownianTree
+        key : int, key of the framework, or BrownianTree
+            What is random is drawn from: the noise of a stochastic equation, and the choices of
+            ``ndereg.Local``, ``ndereg.Steer`` and ``ndereg.JacobianFrobenius``. An int gives the
+            same on every backend. Otherwise a ``numpy.random.Generator``, a ``torch.Generator`` or
+            a key of ``jax.random``, also one inside a transformation.
         record : bool
             Keep every attempted step in ``steps``.
         throw : bool
@@ -139,7 +143,7 @@ class Face:
         args: Any = None,
         *,
         t_eval: Any = None,
-        method: str | Tableau = "tsit5",
+        method: str | Tableau | StochasticTableau = "tsit5",
         rtol: Any = 1e-6,
         atol: Any = 1e-9,
         controller: Controller | str | None = None,

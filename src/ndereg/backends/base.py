@@ -9,8 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ndereg.backends.brownian import Entries
+from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.lower import Plan
 from ndereg.spec.spec import Spec
+from ndereg.spec.stochastic import Coupling
 from ndereg.structure import Structure
 
 Array = Any
@@ -77,6 +80,9 @@ class Backend(Protocol):
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Array]:
         """Parameters by name that the field carries itself (``torch.nn.Module``)."""
+
+    def outlined(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(*arguments)``, or what has its shapes; it is called for them alone."""
 
     def compile(self, plan: Plan) -> Compiled:
         """What runs problems of this plan; called once a specification."""
@@ -182,6 +188,62 @@ class Layout:
         return leaves
 
 
+NO_TIME_GRADIENT = (
+    "expected times without a gradient for a stochastic equation, whose solution has no derivative "
+    "by time, received a time that is differentiated; try detaching it"
+)
+
+
+@dataclass(frozen=True)
+class Path:
+    """The Brownian path of a solve.
+
+    Attributes
+    ----------
+    words : tuple
+        Two words of 32 bits, the key.
+    grid : Grid
+        Dyadic cells of the time.
+    areas : {"W", "WH", "WHK"}
+        What the path has.
+    entries : Entries
+        How many channels every sample has, and whether all samples have the same noise.
+    direct : bool
+        Whether the increments of a step are drawn by its number: steps of one size, none of which
+        is rejected, and nothing else asks for the path.
+    """
+
+    words: tuple[Any, Any]
+    grid: Grid
+    areas: Areas
+    entries: Entries
+    direct: bool
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The diffusion of a stochastic equation, and the path that drives it.
+
+    Attributes
+    ----------
+    field : callable
+        The user's, as given.
+    call : callable
+        ``call(t, y, args_leaves) -> g`` on flat arrays: ``(B, n)``, or of a matrix
+        ``(B, n * channels)``, row by row.
+    layout : Layout
+        Of its result.
+    coupling : {"diagonal", "scalar", "matrix"}
+    path : Path
+    """
+
+    field: Callable[..., Any]
+    call: Callable[[Array, Array, Sequence[Array]], Array]
+    layout: Layout
+    coupling: Coupling
+    path: Path
+
+
 # Those of one call are not frozen: a frozen dataclass sets its attributes one by one, and the two
 # of them took as long as the loop of a small solve.
 @dataclass(slots=True, eq=False)
@@ -221,6 +283,8 @@ class Problem:
         Of the terms of the penalty, those over the steps first.
     draws : array (B,) or None
         What a local regularizer chooses its times by, from ``U(0, 1)``.
+    diffusion : Diffusion or None
+        Of a stochastic equation; ``field`` and ``call`` are then its drift.
     given_times : tuple
         ``t0``, ``t1`` and ``t_eval`` as the user gave them, for backends that differentiate by
         times.
@@ -251,6 +315,7 @@ class Problem:
     weights: tuple[float, ...]
     given_times: tuple[Any, Any, Any] = (None, None, None)
     draws: Any = None
+    diffusion: Diffusion | None = None
     asked: Problem | None = None
     integral_weights: tuple[float, ...] = ()
 

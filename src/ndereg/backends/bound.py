@@ -29,7 +29,11 @@ class BoundField:
         field: Callable[..., Any],
         layout: Layout,
         args_structure: Structure,
+        result: Layout | None = None,
+        name: str = "the field",
     ) -> None:
+        """``result`` is the layout of the result, if it is not that of the state."""
+        self.result, self.name = result or layout, name
         self.backend = backend
         self.field = _returning(field, layout) if getattr(field, "in_place", False) else field
         self.layout = layout
@@ -53,7 +57,7 @@ class BoundField:
 
     def flat(self, result: Any, y: Array) -> Array:
         """Check and flatten the field's result; ``y`` is an array of the state."""
-        backend, layout = self.backend, self.layout
+        backend, layout = self.backend, self.result
         leaves, structure = flatten(result)
         for position, leaf in enumerate(leaves):
             if type(leaf) in (int, float, complex):
@@ -61,8 +65,8 @@ class BoundField:
             elif not backend.owns(leaf):
                 refuse_result(leaf, _ARRAYS.get(backend.name, "NumPy arrays"), layout.structure)
         check_leaves(
-            "the result of the field",
-            like="the state",
+            f"the result of {self.name}",
+            like="the state" if layout is self.layout else "the state with its noise",
             expected=layout.structure,
             shapes=layout.shapes,
             dtypes=layout.dtypes,
@@ -74,7 +78,7 @@ class BoundField:
 
     def _constant(self, number: complex, position: int, y: Array) -> Array:
         """Return a Python number in the dtype of its leaf, as frameworks take weak scalars."""
-        backend, dtypes = self.backend, self.layout.dtypes
+        backend, dtypes = self.backend, self.result.dtypes
         # a leaf too many is refused for its structure
         dtype = dtypes[position] if position < len(dtypes) else self.layout.dtype
         if isinstance(number, complex) and not dtype.startswith("complex"):

@@ -15,10 +15,12 @@ from ndereg.plan.lower import Plan
 from ndereg.plan.program import (
     Apply,
     Combine,
+    Contract,
     Evaluate,
     Instruction,
     Kind,
     Mean,
+    Outer,
     Program,
     Pullback,
     Slot,
@@ -46,17 +48,23 @@ class Machine(Protocol):
     def share(self, scalar: Any) -> Any:
         """A scalar divided by the number of entries, to be spread over them."""
 
-    def evaluate(self, t: Any, y: Any) -> Any:
-        """The field."""
+    def evaluate(self, t: Any, y: Any, field: str = "drift") -> Any:
+        """The field, or the diffusion of a stochastic equation."""
 
-    def linearize(self, t: Any, y: Any) -> tuple[Any, Any]:
+    def linearize(self, t: Any, y: Any, field: str = "drift") -> tuple[Any, Any]:
         """The field, and what :meth:`pullback` needs."""
 
-    def pullback(self, linearization: Any, cotangent: Any) -> Any:
+    def pullback(self, linearization: Any, cotangent: Any, field: str = "drift") -> Any:
         """Cotangent of y; that of args is accumulated by the machine."""
 
     def at(self, t: Any, c: float, scale: Any) -> Any:
         """``t + c * scale``, the time of a stage."""
+
+    def contract(self, diffusion: Any, noise: Any) -> Any:
+        """A diffusion matrix times the noise; None sums over the channels."""
+
+    def outer(self, state: Any, noise: Any) -> Any:
+        """The transpose of :meth:`contract`: a state times the noise, a matrix."""
 
 
 class Runner:
@@ -84,15 +92,23 @@ class Runner:
                         ],
                     )  # fmt: skip
                 case "evaluate":
-                    c, scale, src, map_ = operands
+                    c, scale, src, map_, field = operands
                     t = machine.at(slots["t"], c, slots[scale])
                     if map_ is None:
-                        slots[dst] = machine.evaluate(t, slots[src])
+                        slots[dst] = machine.evaluate(t, slots[src], *field)
                     else:
-                        slots[dst], slots[map_] = machine.linearize(t, slots[src])
+                        slots[dst], slots[map_] = machine.linearize(t, slots[src], *field)
                 case "pullback":
-                    map_, cotangent = operands
-                    slots[dst] = machine.pullback(slots[map_], slots[cotangent])
+                    map_, cotangent, field = operands
+                    slots[dst] = machine.pullback(slots[map_], slots[cotangent], *field)
+                case "contract":
+                    diffusion, noise = operands
+                    slots[dst] = machine.contract(
+                        slots[diffusion], None if noise is None else slots[noise]
+                    )
+                case "outer":
+                    state, noise = operands
+                    slots[dst] = machine.outer(slots[state], slots[noise])
                 case "mean":
                     slots[dst] = machine.mean(slots[operands])
                 case "spread":
@@ -130,8 +146,13 @@ class Runners:
             raise AttributeError(name) from None
 
     def evaluations(self, name: str) -> int:
-        """Evaluations of the field in one run of a program."""
-        return self._evaluations[name]
+        """Evaluations of the field in one run of a program, 0 of one that there is not."""
+        return self._evaluations.get(name, 0)
+
+
+def _named(field: str) -> tuple[str, ...]:
+    """The one field of an ordinary equation goes without saying."""
+    return () if field == "drift" else (field,)
 
 
 def _prepare(instruction: Instruction, kinds: dict[Slot, Kind]) -> tuple[str, Slot, Any]:
@@ -142,10 +163,14 @@ def _prepare(instruction: Instruction, kinds: dict[Slot, Kind]) -> tuple[str, Sl
             for scale, coefficient, slot in terms:
                 groups.setdefault(scale, []).append((float(coefficient), slot))
             return "combine", dst, (base, tuple(groups.items()))
-        case Evaluate(c=c, scale=scale, src=src, map=map_):
-            return "evaluate", dst, (float(c), scale, src, map_)
-        case Pullback(map=map_, cotangent=cotangent):
-            return "pullback", dst, (map_, cotangent)
+        case Evaluate(c=c, scale=scale, src=src, map=map_, field=field):
+            return "evaluate", dst, (float(c), scale, src, map_, _named(field))
+        case Pullback(map=map_, cotangent=cotangent, field=field):
+            return "pullback", dst, (map_, cotangent, _named(field))
+        case Contract(diffusion=diffusion, noise=noise):
+            return "contract", dst, (diffusion, noise)
+        case Outer(state=state, noise=noise):
+            return "outer", dst, (state, noise)
         case Mean(src=src):
             return "mean", dst, src
         case Spread(src=src):

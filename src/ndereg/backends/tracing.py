@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,13 @@ _RESULTS = (TracedArray, np.ndarray, np.generic, int, float, complex)
 FieldPullback = Callable[[Any, Any, Sequence[Any], Any], tuple[Any, Sequence[Any]]]
 
 
-def trace_field(problem: Problem) -> Graph:
-    """Trace the field of a problem."""
-    layout = problem.layout
+def trace_field(problem: Problem, name: str = "drift") -> Graph:
+    """Trace the field of a problem, or the diffusion of a stochastic equation."""
+    layout, result = problem.layout, None
+    if name == "diffusion":
+        assert problem.diffusion is not None
+        result = problem.diffusion.layout.shapes
+        problem = replace(problem, field=problem.diffusion.field)
     return trace(
         _checked(problem),
         state_structure=layout.structure,
@@ -35,6 +40,8 @@ def trace_field(problem: Problem) -> Graph:
         args_shapes=[arg.shape for arg in problem.args],
         args_dtypes=[str(arg.dtype) for arg in problem.args],
         batch=layout.batch,
+        result_shapes=result,
+        what="the result of the field" if result is None else "the result of the diffusion",
     )
 
 
@@ -77,10 +84,11 @@ def refuse_without_vjp(field: Callable[..., Any]) -> None:
         )
 
 
-def field_pullback(problem: Problem) -> FieldPullback:
+def field_pullback(problem: Problem, name: str = "drift") -> FieldPullback:
     """Return the field's VJP on flat arrays, evaluated in NumPy.
 
-    A :class:`ndereg.Field` with its own ``vjp`` is called; everything else is traced.
+    With ``name="diffusion"`` it is that of the diffusion. A :class:`ndereg.Field` with its own
+    ``vjp`` is called; everything else is traced.
 
     Raises
     ------
@@ -93,13 +101,15 @@ def field_pullback(problem: Problem) -> FieldPullback:
     refuse_without_vjp(field)
     from ndereg.trace.vjp import linearize
 
-    forward, pullback, *_ = linearize(trace_field(problem))
-    shape = (layout.entries,) if layout.batch is None else (layout.batch, layout.entries)
+    forward, pullback, *_ = linearize(trace_field(problem, name))
+    lead = () if layout.batch is None else (layout.batch,)
+    shape = (*lead, layout.entries)
 
     def pull(t: Any, y: Any, args: Sequence[Any], k_bar: Any) -> tuple[Any, Sequence[Any]]:
         inputs = [t, y.reshape(shape), *args]
         _, *residuals = evaluate(forward, inputs)
-        y_bar, *args_bar = evaluate(pullback, [*inputs, *residuals, k_bar.reshape(shape)])
+        bar = k_bar.reshape((*lead, -1))
+        y_bar, *args_bar = evaluate(pullback, [*inputs, *residuals, bar])
         return y_bar.reshape(y.shape), args_bar
 
     return pull

@@ -10,19 +10,38 @@ other names that it answers to.
 from __future__ import annotations
 
 import difflib
+from typing import Literal
 
-from ndereg.catalogue import dop853, explicit, tsitouras, verner6, verner7, verner8
-from ndereg.spec.conditions import check
+from ndereg.catalogue import dop853, explicit, stochastic, tsitouras, verner6, verner7, verner8
+from ndereg.spec import conditions
+from ndereg.spec import stochastic as stochastic_spec
+from ndereg.spec.stochastic import StochasticTableau
 from ndereg.spec.tableau import Tableau
 
-__all__ = ["lookup", "names", "register"]
+__all__ = ["check", "lookup", "names", "register"]
 
-_tableaux: dict[str, Tableau] = {}
+Method = Tableau | StochasticTableau
+
+_tableaux: dict[str, Method] = {}
 _aliases: dict[str, str] = {}
 _checked: set[str] = set()
 
 
-def register(tableau: Tableau, aliases: tuple[str, ...] = ()) -> None:
+def check(tableau: Method) -> None:
+    """Check the coefficients of a method against the conditions that it has to meet.
+
+    Raises
+    ------
+    ValueError
+        Naming the condition that is violated.
+    """
+    if isinstance(tableau, StochasticTableau):
+        stochastic_spec.check(tableau)
+    else:
+        conditions.check(tableau)
+
+
+def register(tableau: Method, aliases: tuple[str, ...] = ()) -> None:
     """Check a tableau and make it known to :func:`lookup`.
 
     Parameters
@@ -60,8 +79,8 @@ def register(tableau: Tableau, aliases: tuple[str, ...] = ()) -> None:
     _checked.add(key)
 
 
-def lookup(name: str) -> Tableau:
-    """Return the tableau of that name.
+def lookup(name: str) -> Method:
+    """Return the method of that name, a Tableau or a StochasticTableau.
 
     Upper and lower case are alike, and so are ``-``, ``_`` and blanks.
 
@@ -89,7 +108,7 @@ def lookup(name: str) -> Tableau:
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise ValueError(
             f"expected the name of a method, received {name!r}; {hint}try one of "
-            f"{', '.join(names())}"
+            f"{', '.join(_tableaux)}"
         )
     # Checking waits until a method is asked for: all of them together take half a second.
     if key not in _checked:
@@ -98,22 +117,30 @@ def lookup(name: str) -> Tableau:
     return _tableaux[key]
 
 
-def names() -> tuple[str, ...]:
+def names(equation: Literal["ode", "sde"] = "ode") -> tuple[str, ...]:
     """Names of all methods, in the order in which they were added.
+
+    Parameters
+    ----------
+    equation : {"ode", "sde"}
+        Those of ordinary equations, or of stochastic ones.
 
     Examples
     --------
     >>> names()[:3]
     ('euler', 'midpoint', 'heun')
+    >>> names("sde")[:2]
+    ('euler_maruyama', 'stochastic_heun')
     """
-    return tuple(_tableaux)
+    kind = Tableau if equation == "ode" else StochasticTableau
+    return tuple(name for name, method in _tableaux.items() if isinstance(method, kind))
 
 
 def _normalise(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _add(tableau: Tableau, aliases: tuple[str, ...]) -> None:
+def _add(tableau: Method, aliases: tuple[str, ...]) -> None:
     key = _normalise(tableau.name)
     _tableaux[key] = tableau
     for alias in aliases:
@@ -123,3 +150,5 @@ def _add(tableau: Tableau, aliases: tuple[str, ...]) -> None:
 for _family in (explicit, tsitouras, verner6, verner7, verner8, dop853):
     for _tableau, _other_names in _family.ENTRIES:
         _add(_tableau, _other_names)
+for _method, _other_names in stochastic.ENTRIES:
+    _add(_method, _other_names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ndereg.catalogue import lookup, names
 from ndereg.spec.adjoint import Backsolve
 from ndereg.spec.spec import Spec
+from ndereg.spec.stochastic import Calculus, Noise, NoiseKind, StochasticTableau
 from ndereg.spec.tableau import Tableau
 
 _ROWS = {
@@ -13,7 +14,7 @@ _ROWS = {
 }
 
 
-def offers(method: Tableau, row: str) -> bool:
+def offers(method: Tableau | StochasticTableau, row: str) -> bool:
     """Whether ``method`` has the row ``"error"`` or ``"stiffness"``."""
     return method.adaptive if row == "error" else method.stiffness_pair is not None
 
@@ -27,11 +28,12 @@ def refuse_unserved(spec: Spec) -> None:
         Naming the methods or adjoints that can.
     """
     method = spec.tableau
+    _refuse_unfit(method, spec.noise)
     if spec.adaptive and not method.adaptive:
         raise ValueError(
             "expected a method with an embedded error estimate for adaptive steps, received "
-            f"{method.name!r}, which has none; try controller=ndereg.ConstantStep(dt), or one of "
-            f"{_serving('error')}"
+            f"{method.name!r}, which has none; try controller=ndereg.ConstantStep(dt), or "
+            f"{_serving('error', spec.noise)}"
         )
     local = () if spec.local is None else spec.local.terms
     for term in (*spec.terms, *local):
@@ -39,8 +41,13 @@ def refuse_unserved(spec: Spec) -> None:
             if not offers(method, row):
                 raise ValueError(
                     f"expected a method with {_ROWS[row]} for {type(term).__name__}, received "
-                    f"{method.name!r}, which has none; try one of {_serving(row)}"
+                    f"{method.name!r}, which has none; try {_serving(row, spec.noise)}"
                 )
+    if spec.noise is not None and isinstance(spec.adjoint, Backsolve):
+        raise ValueError(
+            "expected adjoint='discrete' for a stochastic equation, received 'backsolve'; try "
+            "adjoint='discrete', whose memory is that of its checkpoints"
+        )
     if spec.terms and isinstance(spec.adjoint, Backsolve):
         raise ValueError(
             "expected adjoint='discrete' for a regularizer over the steps of the solve "
@@ -57,5 +64,44 @@ def refuse_unserved(spec: Spec) -> None:
         )
 
 
-def _serving(row: str) -> str:
-    return ", ".join(name for name in names() if offers(lookup(name), row))
+def fitting(kind: NoiseKind, calculus: Calculus) -> tuple[str, ...]:
+    """Names of the methods for stochastic equations with this noise."""
+    found = []
+    for name in names("sde"):
+        method = lookup(name)
+        if isinstance(method, StochasticTableau) and method.serves(kind, calculus):
+            found.append(name)
+    return tuple(found)
+
+
+def _refuse_unfit(method: Tableau | StochasticTableau, noise: Noise | None) -> None:
+    """Refuse a method of other equations, or for other noise."""
+    stochastic = isinstance(method, StochasticTableau)
+    if noise is None:
+        if stochastic:
+            raise ValueError(
+                f"expected an ndereg.SDE for method={method.name!r}, which solves stochastic "
+                "equations, received an ordinary field; try method='tsit5', or "
+                "ndereg.SDE(drift, diffusion)"
+            )
+        return
+    if stochastic and method.serves(noise.kind, noise.calculus):
+        return
+    suitable = ", ".join(fitting(noise.kind, noise.calculus))
+    what = f"{noise.kind} noise in the calculus of {noise.calculus.capitalize()}"
+    if stochastic and noise.kind in method.noises:
+        advice = (
+            f"; {method.name!r} solves equations of {method.calculus.capitalize()}, and the two "
+            "are the same only where the noise is additive (noise='additive')"
+        )
+    else:
+        advice = ""
+    raise ValueError(
+        f"expected a method for {what}, received {method.name!r}; try one of {suitable}{advice}"
+    )
+
+
+def _serving(row: str, noise: Noise | None) -> str:
+    candidates = names() if noise is None else fitting(noise.kind, noise.calculus)
+    found = ", ".join(name for name in candidates if offers(lookup(name), row))
+    return f"one of {found}" if found else "another regularizer: no method has it for this noise"

@@ -1,14 +1,26 @@
 """How it is solved: a specification lowered to straight-line programs, still without arrays."""
 
 from ndereg.plan.lower import Plan, lower
-from ndereg.plan.program import Apply, Combine, Evaluate, Mean, Program, Pullback, Spread
+from ndereg.plan.program import (
+    Apply,
+    Combine,
+    Contract,
+    Evaluate,
+    Mean,
+    Outer,
+    Program,
+    Pullback,
+    Spread,
+)
 from ndereg.plan.transpose import transpose
 
 __all__ = [
     "Apply",
     "Combine",
+    "Contract",
     "Evaluate",
     "Mean",
+    "Outer",
     "Plan",
     "Program",
     "Pullback",

@@ -12,7 +12,9 @@ from dataclasses import replace
 from ndereg.plan.program import (
     Apply,
     Combine,
+    Contract,
     Evaluate,
+    FieldName,
     Instruction,
     Kind,
     Mean,
@@ -52,11 +54,27 @@ class Builder:
             return base
         return self._once((Combine, base, kept), Combine(self._fresh(dst), base, kept))
 
-    def evaluate(self, dst: Slot, c: Number, scale: Slot, src: Slot, mapped: bool) -> Slot:
+    def evaluate(
+        self,
+        dst: Slot,
+        c: Number,
+        scale: Slot,
+        src: Slot,
+        mapped: bool = False,
+        *,
+        field: FieldName = "drift",
+        matrix: bool = False,
+    ) -> Slot:
         """Record an evaluation; ``mapped`` keeps its linearization as ``dst + "_map"``."""
         name = self._fresh(dst)
-        instruction = Evaluate(name, c, scale, src, name + "_map" if mapped else None)
-        return self._once((Evaluate, c, scale, src), instruction)
+        map_ = name + "_map" if mapped else None
+        instruction = Evaluate(name, c, scale, src, map_, field, matrix)
+        return self._once((Evaluate, field, c, scale, src), instruction)
+
+    def contract(self, dst: Slot, diffusion: Slot, noise: Slot | None = None) -> Slot:
+        """Record the product of a diffusion matrix and the noise."""
+        instruction = Contract(self._fresh(dst), diffusion, noise)
+        return self._once((Contract, diffusion, noise), instruction)
 
     def mean(self, src: Value, dst: Slot = "q") -> Value:
         """Mean over the entries of the state."""

@@ -49,12 +49,24 @@ HISTORY = ("beta2", "beta3", "alpha")
 """Parameters of a controller that remembers earlier steps: it does where one of them is not 0."""
 
 
-def control_program(adaptive: bool, remembers: bool = True) -> Program:
+def whole_cells(builder: Builder, size: Value) -> Value:
+    """Round the size of a step down to cells of the Brownian path, at least one.
+
+    A path is rough: where times differ by rounding, increments differ by its square root, and so do
+    the next step sizes, until after a few steps nothing agrees. Rounded steps are the same on every
+    backend.
+    """
+    cell = builder.input("cell", "scalar")
+    return maximum((size / cell).floor(), 1.0) * cell
+
+
+def control_program(adaptive: bool, remembers: bool = True, stochastic: bool = False) -> Program:
     """One decision: from ``E`` (or ``finite``) of an attempt to acceptance, next step and status.
 
     Inputs: ``E``, the attempted ``h``, ``last``, ``t``, ``spacing`` (relative resolution of
     time), ``status``, ``attempts`` (before this one), ``max_steps``, the memory, and the
-    parameters of the controller. Constant steps read ``finite`` and ``dt`` (signed) instead.
+    parameters of the controller. Constant steps read ``finite`` and ``dt`` (signed) instead. Steps
+    of a stochastic equation are whole ``cell`` of its path.
     Without ``remembers`` the parameters of :data:`HISTORY` are 0: the decision is the same without
     the errors and the step of before, and without their powers, which take longer than all else.
     """
@@ -121,6 +133,8 @@ def control_program(adaptive: bool, remembers: bool = True) -> Program:
     failed = where(finite, float(Status.STEP_UNDERFLOW), float(Status.NON_FINITE))
     ended = where(good & last, float(Status.SUCCESS), where(stuck, failed, ongoing))
     ended = where(good & still, float(Status.STEP_UNDERFLOW), ended)
+    if stochastic:
+        size = whole_cells(builder, size)
     return builder.program(
         "control",
         {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ndereg.plan.builder import Builder, Value, where
-from ndereg.plan.observables import Observables, record_stages
 from ndereg.plan.program import Program
 from ndereg.plan.start import first_program
+from ndereg.plan.step import record_step
 from ndereg.plan.transpose import transpose
 from ndereg.spec.spec import Spec
 
@@ -24,7 +24,8 @@ class LocalPlan:
         ``(t, y, span) -> status, h, k1`` as before the first step of a solve, ``span`` being what
         is left of the time. With constant steps ``h`` is the given ``first_step``.
     step : Program
-        ``(t, h, y, k1, rtol, atol, weight0, ...) -> penalty``.
+        ``(t, h, y, k1, rtol, atol, weight0, ...) -> penalty``. A stochastic step takes the noise
+        over ``h`` instead of ``k1``: none of its stages is that of another step.
     adjoint : Program
         The step transposed, ``(..., penalty_bar) -> y_bar`` where the gradient goes through the
         state, and else without an output: the cotangents of args are all there is. ``k1`` then is
@@ -49,7 +50,7 @@ def local_plan(spec: Spec) -> LocalPlan | None:
     recomputed, penalty = _step(spec, carried=not through_state)
     return LocalPlan(
         spec=spec,
-        start=first_program(spec.adaptive, carried=True, adaptive=True),
+        start=first_program(spec.adaptive, carried=True, adaptive=True, noise=spec.noise),
         step=_step(spec, carried=True)[0],
         adjoint=transpose(recomputed, [(penalty, "penalty_bar")], ["y"] if through_state else []),
     )
@@ -59,7 +60,7 @@ def _step(spec: Spec, carried: bool) -> tuple[Program, str]:
     """The step and the slot of its penalty."""
     assert spec.local is not None
     builder = Builder()
-    seen = Observables(builder, spec.tableau, record_stages(builder, spec.tableau, carried))
+    seen = record_step(builder, spec, carried)
     penalty: Value | None = None
     for i, term in enumerate(spec.local.terms, len(spec.terms)):
         value = term.value(seen) * builder.input(f"weight{i}", "scalar")

@@ -14,12 +14,15 @@ from ndereg.plan.control import (
     seed_program,
 )
 from ndereg.plan.local import LocalPlan, local_plan, pick_program
-from ndereg.plan.observables import Observables, Stages, record_interpolant, record_stages
+from ndereg.plan.observables import Stages, record_interpolant
 from ndereg.plan.program import Evaluate, Program, Slot
 from ndereg.plan.start import first_program
+from ndereg.plan.step import record_step
+from ndereg.plan.stochastic import INCREMENTS
 from ndereg.plan.transpose import transpose
 from ndereg.spec.adjoint import Discrete
 from ndereg.spec.spec import Spec
+from ndereg.spec.tableau import Tableau
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Plan:
     dense : Program or None
         ``stages -> Q0, ..., Qd``, the interpolant of an accepted step.
     read : Program or None
-        ``(y, theta, Q0, ..., Qd) -> y_theta``.
+        ``(y, theta, Q0, ..., Qd) -> y_theta``. Between the times of a stochastic step no polynomial
+        has the law of the solution; a shorter step of the method on the same path has it:
+        ``(t, h, y, W, ...) -> y_theta`` with ``h`` from the start of the step to the output.
     replay : Program
         ``(t, h, y) -> y1``, to recompute states between checkpoints.
     adjoint, adjoint_dense : Program or None
@@ -55,7 +60,7 @@ class Plan:
         left for it) are inputs as well, and ``k1``, ``k1_map`` and ``k1_bar`` are outputs, for the
         step before.
     read_adjoint : Program or None
-        ``(theta, y_theta_bar) -> y_bar, Q0_bar, ...``.
+        ``(theta, y_theta_bar) -> y_bar, Q0_bar, ...``; of a stochastic step its transpose.
     pick : Program or None
         ``(accept, count, uniform) -> pick, uniform``, one of the accepted steps at random.
     local : LocalPlan or None
@@ -65,6 +70,9 @@ class Plan:
     shared : bool
         The adjoint shares that stage between two steps as well. It is false where no output reads
         the last stage, which then is dropped.
+    noise : tuple of str
+        What ``step``, ``read``, ``replay`` and their transposes ask of the Brownian path over the
+        step: of ``W``, ``H`` and ``K``.
     """
 
     spec: Spec
@@ -87,6 +95,7 @@ class Plan:
     local: LocalPlan | None
     carried: bool
     shared: bool
+    noise: tuple[str, ...]
 
     def programs(self) -> dict[str, Program]:
         """All programs by name."""
@@ -99,7 +108,11 @@ def lower(spec: Spec) -> Plan:
     tableau, carried = spec.tableau, spec.tableau.fsal
     step, recorded = _step(spec, carried)
     dense = read = read_adjoint = None
-    if spec.dense:
+    if spec.dense and spec.noise is not None:
+        read = _shorter_step(spec)
+        read_adjoint = transpose(read, [(dict(read.outputs)["y_theta"], "y_theta_bar")], ["y"])
+    elif spec.dense:
+        assert isinstance(tableau, Tableau)
         dense = _dense(spec, recorded)
         read = _read(len(tableau.dense_weights[0]))
         wrt = [slot for slot, kind in read.inputs if kind == "state"]
@@ -111,15 +124,21 @@ def lower(spec: Spec) -> Plan:
     if isinstance(spec.adjoint, Discrete):
         shared = carried and (bool(spec.terms) or spec.dense)
         adjoint = _adjoint(spec, shared, with_dense=False)
-        adjoint_dense = _adjoint(spec, shared, with_dense=True) if spec.dense else None
+        adjoint_dense = None if dense is None else _adjoint(spec, shared, with_dense=True)
+    local = local_plan(spec)
+    read_inputs = {slot for slot, _ in step.inputs}
+    if local is not None:
+        read_inputs |= {slot for slot, _ in local.step.inputs}
     return Plan(
         spec=spec,
-        first=first_program(True, carried, spec.adaptive),
-        first_given=first_program(False, carried, spec.adaptive),
+        first=first_program(True, carried, spec.adaptive, spec.noise),
+        first_given=first_program(False, carried, spec.adaptive, spec.noise),
         begin=begin_program(spec.adaptive),
         step=step,
-        control=control_program(spec.adaptive),
-        control_alone=control_program(spec.adaptive, remembers=False),
+        control=control_program(spec.adaptive, stochastic=spec.noise is not None),
+        control_alone=control_program(
+            spec.adaptive, remembers=False, stochastic=spec.noise is not None
+        ),
         accumulate=accumulate_program(spec.terms),
         finish=finish_program(spec.terms),
         seed=seed_program(spec.terms),
@@ -130,16 +149,17 @@ def lower(spec: Spec) -> Plan:
         adjoint_dense=adjoint_dense,
         read_adjoint=read_adjoint,
         pick=pick_program() if spec.local and spec.local.sampling == "biased" else None,
-        local=local_plan(spec),
+        local=local,
         carried=carried,
         shared=shared,
+        noise=tuple(name for name in INCREMENTS if name in read_inputs),
     )
 
 
 def _step(spec: Spec, carried: bool) -> tuple[Program, Stages]:
     builder = Builder()
-    stages = record_stages(builder, spec.tableau, carried)
-    seen = Observables(builder, spec.tableau, stages)
+    seen = record_step(builder, spec, carried)
+    stages = seen.stages
     outputs: dict[str, Value | Slot] = {"y1": stages.y1}
     if carried:
         outputs["k_next"] = stages.k[-1]
@@ -151,7 +171,7 @@ def _step(spec: Spec, carried: bool) -> tuple[Program, Stages]:
         outputs["finite"] = seen.finite
     for i, term in enumerate(spec.terms):
         outputs[f"r{i}"] = term.value(seen)
-    if spec.dense:
+    if spec.dense and spec.noise is None:
         for slot in _dense(spec, stages).inputs:
             if slot[0] in stages.k:
                 outputs[slot[0]] = slot[0]
@@ -159,6 +179,7 @@ def _step(spec: Spec, carried: bool) -> tuple[Program, Stages]:
 
 
 def _dense(spec: Spec, stages: Stages) -> Program:
+    assert isinstance(spec.tableau, Tableau)
     builder = Builder()
     builder.input("t", "scalar")
     builder.input("h", "scalar")
@@ -184,21 +205,28 @@ def _read(degree: int) -> Program:
 
 def _replay(spec: Spec) -> Program:
     builder = Builder()
-    stages = record_stages(builder, spec.tableau, carried=False)
+    stages = record_step(builder, spec, carried=False).stages
     return builder.program("replay", {"y1": stages.y1})
+
+
+def _shorter_step(spec: Spec) -> Program:
+    builder = Builder()
+    stages = record_step(builder, spec, carried=False).stages
+    return builder.program("read", {"y_theta": stages.y1})
 
 
 def _adjoint(spec: Spec, shared: bool, with_dense: bool) -> Program:
     """The transposed step; a shared last stage is given, and the first one handed on."""
     builder = Builder()
-    stages = record_stages(builder, spec.tableau, carried=False)
-    seen = Observables(builder, spec.tableau, stages)
+    seen = record_step(builder, spec, carried=False)
+    stages = seen.stages
     outputs: dict[str, Value | Slot] = {"y1": stages.y1}
     seeds: list[tuple[Slot, Slot]] = [(stages.y1, "y1_bar")]
     for i, term in enumerate(spec.terms):
         value = outputs[f"r{i}"] = term.value(seen)
         seeds.append((value.slot, f"r{i}_bar"))
     if with_dense:
+        assert isinstance(spec.tableau, Tableau)
         for p, slot in enumerate(record_interpolant(builder, spec.tableau, stages)):
             outputs[f"Q{p}"] = slot
             seeds.append((slot, f"Q{p}_bar"))

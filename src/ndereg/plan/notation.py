@@ -7,10 +7,12 @@ from fractions import Fraction
 from ndereg.plan.program import (
     Apply,
     Combine,
+    Contract,
     Evaluate,
     Instruction,
     Mean,
     Number,
+    Outer,
     Program,
     Pullback,
     Slot,
@@ -45,8 +47,13 @@ def _row(instruction: Instruction) -> tuple[str, str]:
     match instruction:
         case Combine(base=base, terms=terms):
             return dst, "= " + _combination(base, terms)
-        case Evaluate(c=c, scale=scale, src=src):
-            return dst, f"= f({_time(c, scale)}, {_name(src)})"
+        case Evaluate(c=c, scale=scale, src=src, field=field):
+            function = "f" if field == "drift" else "g"
+            return dst, f"= {function}({_time(c, scale)}, {_name(src)})"
+        case Contract(diffusion=diffusion, noise=noise):
+            return dst, f"= {_name(diffusion)} {'1' if noise is None else _name(noise)}"
+        case Outer(state=state, noise=noise):
+            return dst, f"= {_name(state)} {_name(noise)}ᵀ"
         case Pullback(map=map_, cotangent=cotangent):
             return f"{dst}, ā", f"+= {_name(map_)}ᵀ {_name(cotangent)}"
         case Mean(src=src):

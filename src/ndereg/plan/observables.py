@@ -10,6 +10,7 @@ from math import comb
 
 from ndereg.plan.builder import Builder, Value, maximum, safe_divide
 from ndereg.plan.program import Number, Slot
+from ndereg.spec.stochastic import StochasticTableau
 from ndereg.spec.tableau import Tableau
 
 THIRD_ORDER_SHARE = 0.01
@@ -63,10 +64,12 @@ class Observables:
     This is the :class:`ndereg.spec.regularizer.StepObservables` that regularizers see.
     """
 
-    def __init__(self, builder: Builder, tableau: Tableau, stages: Stages) -> None:
+    def __init__(
+        self, builder: Builder, tableau: Tableau | StochasticTableau, stages: Stages
+    ) -> None:
         self._builder = builder
         self._tableau = tableau
-        self._stages = stages
+        self.stages = stages
 
     @cached_property
     def error(self) -> Value:
@@ -76,12 +79,13 @@ class Observables:
         ``q5 / sqrt(q5 + 0.01 q3)`` over the mean squares of both.
         """
         builder, tableau = self._builder, self._tableau
+        assert isinstance(tableau, Tableau)
         assert tableau.error is not None
         scale = self._scale()
         squares: list[Value] = []
         for index, row in enumerate(tableau.error):
             name = "e" if len(tableau.error) == 1 else f"e{index + 1}"
-            e = Value(builder, combine_stages(builder, name, None, row, self._stages.k))
+            e = Value(builder, combine_stages(builder, name, None, row, self.stages.k))
             squares.append(builder.mean((abs(e) / scale).square()))
         if len(squares) == 1:
             return squares[0].sqrt().named("E")
@@ -94,7 +98,7 @@ class Observables:
         builder, pair = self._builder, self._tableau.stiffness_pair
         assert pair is not None
         norms: list[Value] = []
-        for name, slots in (("dk", self._stages.k), ("dg", self._stages.g)):
+        for name, slots in (("dk", self.stages.k), ("dg", self.stages.g)):
             terms = ((None, 1, slots[pair[1]]), (None, -1, slots[pair[0]]))
             size = abs(Value(builder, builder.combine(name, None, terms)))
             norms.append(builder.mean(size.square()).sqrt())
@@ -115,12 +119,12 @@ class Observables:
     @cached_property
     def finite(self) -> Value:
         """Share of the entries of the new state that are finite."""
-        return self._builder.mean(Value(self._builder, self._stages.y1).isfinite())
+        return self._builder.mean(Value(self._builder, self.stages.y1).isfinite())
 
     def _scale(self) -> Value:
         builder = self._builder
         rtol, atol = builder.input("rtol", "scalar"), builder.input("atol", "scalar")
-        y, y1 = Value(builder, "y"), Value(builder, self._stages.y1)
+        y, y1 = Value(builder, "y"), Value(builder, self.stages.y1)
         return atol + rtol * maximum(abs(y), abs(y1))
 
 

@@ -2,16 +2,20 @@
 
 A slot is a name that is assigned once. Its kind says what it holds, for every sample:
 
-========== ==================================================================
-``state``  one entry a component of the state, real or complex
-``real``   one real entry a component of the state (a modulus, a scale)
-``scalar`` one real number (a step size, an error norm)
-``flag``   one truth value
-``map``    the linearization of the field at one point, for a later pullback
-========== ==================================================================
+============= ===============================================================
+``state``     one entry a component of the state, real or complex
+``real``      one real entry a component of the state (a modulus, a scale)
+``scalar``    one real number (a step size, an error norm)
+``flag``      one truth value
+``map``       the linearization of a field at one point, for a later pullback
+``noise``     one real entry a channel of the noise
+``diffusion`` a matrix, one row a component of the state, one column a channel
+============= ===============================================================
 
 A scalar meets a state or real slot by broadcasting. ``Apply`` operands may also be literal
-numbers. Cotangents follow the real inner product ``Re(sum(conj(a) * b))``.
+numbers. Noise that acts on the state entry by entry is of kind ``real``, and noise of one channel a
+``scalar``; the diffusion is then of kind ``state``. Cotangents follow the real inner product
+``Re(sum(conj(a) * b))``.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from typing import Literal
 
 Number = int | float | Fraction
 Slot = str
-Kind = Literal["state", "real", "scalar", "flag", "map"]
+Kind = Literal["state", "real", "scalar", "flag", "map", "noise", "diffusion"]
+FieldName = Literal["drift", "diffusion"]
+"""The fields of an equation; an ordinary one has a drift only."""
 
 OPERATIONS: dict[str, int] = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "safe_div": 2, "neg": 1, "abs": 1, "unit": 1,
@@ -50,13 +56,18 @@ class Combine:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """``dst = field(t + c * scale, src, args)``; ``map`` keeps the linearization, if wanted."""
+    """``dst = field(t + c * scale, src, args)``; ``map`` keeps the linearization, if wanted.
+
+    ``matrix`` says of a diffusion that its value is one, of kind ``diffusion``.
+    """
 
     dst: Slot
     c: Number
     scale: Slot
     src: Slot
     map: Slot | None = None
+    field: FieldName = "drift"
+    matrix: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,25 @@ class Pullback:
     dst: Slot
     map: Slot
     cotangent: Slot
+    field: FieldName = "drift"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """``dst`` (state) ``= diffusion @ noise``; without ``noise`` the sum over the channels."""
+
+    dst: Slot
+    diffusion: Slot
+    noise: Slot | None = None
+
+
+@dataclass(frozen=True)
+class Outer:
+    """``dst`` (diffusion) is the product of ``state`` and ``noise``: Contract transposed."""
+
+    dst: Slot
+    state: Slot
+    noise: Slot
 
 
 @dataclass(frozen=True)
@@ -93,7 +123,7 @@ class Spread:
     src: Slot
 
 
-Instruction = Combine | Evaluate | Pullback | Apply | Mean | Spread
+Instruction = Combine | Evaluate | Pullback | Contract | Outer | Apply | Mean | Spread
 
 
 def reads(instruction: Instruction) -> Iterator[Slot]:
@@ -110,6 +140,12 @@ def reads(instruction: Instruction) -> Iterator[Slot]:
             yield from ("t", scale, src)
         case Pullback(map=map_, cotangent=cotangent):
             yield from (map_, cotangent)
+        case Contract(diffusion=diffusion, noise=noise):
+            yield diffusion
+            if noise is not None:
+                yield noise
+        case Outer(state=state, noise=noise):
+            yield from (state, noise)
         case Apply(srcs=srcs):
             yield from (src for src in srcs if isinstance(src, str))
         case Mean(src=src) | Spread(src=src):
@@ -181,8 +217,8 @@ class Program:
         return kinds
 
     def evaluations(self) -> int:
-        """Number of evaluations of the field in one run."""
-        return sum(isinstance(instruction, Evaluate) for instruction in self.body)
+        """Number of evaluations of the field, of a stochastic equation its drift, in one run."""
+        return sum(isinstance(i, Evaluate) and i.field == "drift" for i in self.body)
 
     def output(self, name: str) -> Slot | None:
         """Slot of an output, None if the program does not compute it."""
@@ -217,14 +253,21 @@ def kind_of(instruction: Instruction, kinds: dict[Slot, Kind]) -> Kind:
     match instruction:
         case Combine(base=base, terms=terms):
             return kinds[base if base is not None else terms[0][2]]
-        case Evaluate() | Pullback():
+        case Evaluate(matrix=matrix):
+            return "diffusion" if matrix else "state"
+        case Pullback() | Contract():
             return "state"
+        case Outer():
+            return "diffusion"
         case Mean():
             return "scalar"
         case Spread():
             return "real"
         case Apply(op=op, srcs=srcs):
             found: Sequence[Kind] = [kinds[src] for src in srcs if isinstance(src, str)]
+            for kind in ("diffusion", "noise"):
+                if kind in found:
+                    return kind
             if "state" in found:
                 return "state" if op not in ("abs", "isfinite") else "real"
             if "real" in found:

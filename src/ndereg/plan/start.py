@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from ndereg.plan.builder import Builder, Value, maximum, minimum, where
-from ndereg.plan.program import Program
+from ndereg.plan.control import whole_cells
+from ndereg.plan.program import Program, Slot
 from ndereg.spec.status import Status
+from ndereg.spec.stochastic import Noise
+
+DEVIATIONS = 3.0
+"""Standard deviations of the noise that the automatic first step reckons with."""
 
 
-def first_program(automatic: bool, carried: bool, adaptive: bool) -> Program:
+def first_program(
+    automatic: bool, carried: bool, adaptive: bool, noise: Noise | None = None
+) -> Program:
     """``(t, y) -> (status, h, k1)``.
 
     The first step size ``h`` (signed) is with ``automatic`` that of Hairer, Norsett, Wanner I,
@@ -16,6 +23,9 @@ def first_program(automatic: bool, carried: bool, adaptive: bool) -> Program:
     the first stage. A non-finite state or field at the start is ``NON_FINITE`` at once: with
     ``adaptive`` steps the field is evaluated for that alone, rather than a first step shrunk a
     thousandfold; a constant step ends there anyway.
+
+    Of a stochastic equation drift and diffusion are evaluated, and the first step reckons with
+    noise of three standard deviations (as StochasticDiffEq.jl does, Rackauckas, Nie 2017).
     """
     builder = Builder()
     builder.input("t", "scalar")
@@ -27,10 +37,14 @@ def first_program(automatic: bool, carried: bool, adaptive: bool) -> Program:
     if automatic or carried or adaptive:
         k1 = Value(builder, builder.evaluate("k1", 0, "direction", "y", mapped=False))
         start_finite = start_finite & builder.mean(k1.isfinite()).equals(1.0)
+        spread = None
+        if noise is not None:
+            spread = _spread(builder, noise, 0, "direction", "y")
+            start_finite = start_finite & builder.mean(spread.isfinite()).equals(1.0)
         if carried:
             outputs["k1"] = k1
         if automatic:
-            outputs["h"] = _first_step(builder, y, k1, direction)
+            outputs["h"] = _first_step(builder, y, k1, direction, noise, spread)
     if not automatic:
         outputs["h"] = _given_step(builder, direction, adaptive)
     status = where(start_finite, float(Status.RUNNING), float(Status.NON_FINITE))
@@ -46,7 +60,25 @@ def _given_step(builder: Builder, direction: Value, adaptive: bool) -> Value:
     return where(given.isfinite(), size * direction, builder.input("dt", "scalar"))
 
 
-def _first_step(builder: Builder, y: Value, k1: Value, direction: Value) -> Value:
+def _spread(builder: Builder, noise: Noise, c: int, scale: Slot, at: Slot) -> Value:
+    """Standard deviations of the noise of every entry in a unit of time, a few of them."""
+    matrix = noise.coupling == "matrix"
+    name = "g1" if c == 0 else "g0"
+    g = Value(builder, builder.evaluate(name, c, scale, at, field="diffusion", matrix=matrix))
+    if not matrix:
+        return abs(g) * DEVIATIONS
+    rows = Value(builder, builder.contract("rows", abs(g).square().slot))
+    return abs(rows).sqrt() * DEVIATIONS
+
+
+def _first_step(
+    builder: Builder,
+    y: Value,
+    k1: Value,
+    direction: Value,
+    noise: Noise | None,
+    spread: Value | None,
+) -> Value:
     rtol, atol = builder.input("rtol", "scalar"), builder.input("atol", "scalar")
     span, dt_max = builder.input("span", "scalar"), builder.input("dt_max", "scalar")
     scale = atol + rtol * abs(y)
@@ -54,7 +86,8 @@ def _first_step(builder: Builder, y: Value, k1: Value, direction: Value) -> Valu
     def norm(value: Value) -> Value:
         return builder.mean((abs(value) / scale).square()).sqrt()
 
-    d0, d1 = norm(y).named("d0"), norm(k1).named("d1")
+    d0 = norm(y).named("d0")
+    d1 = norm(k1 if spread is None else abs(k1) + spread).named("d1")
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     # In single precision the square of a large derivative overflows: then only the span says
     # something of the scale.
@@ -64,7 +97,11 @@ def _first_step(builder: Builder, y: Value, k1: Value, direction: Value) -> Valu
     trial = builder.combine("g0", y.slot, ((trial_step.slot, 1, k1.slot),))
     k = builder.evaluate("k0", 1, trial_step.slot, trial, mapped=False)
     change = builder.combine("dk", None, ((None, 1, k), (None, -1, k1.slot)))
-    d2 = (norm(Value(builder, change)) / h0).named("d2")
+    difference = Value(builder, change)
+    if noise is not None and spread is not None:
+        later = _spread(builder, noise, 1, trial_step.slot, trial)
+        difference = abs(difference) + (spread + later)
+    d2 = (norm(difference) / h0).named("d2")
     largest = maximum(d1, d2)
     flat = largest <= 1e-15
     h1 = where(
@@ -74,5 +111,10 @@ def _first_step(builder: Builder, y: Value, k1: Value, direction: Value) -> Valu
     )
     # A trial step into a non-finite field says only that the scale is much smaller.
     h1 = where(d2.isfinite(), h1, h0 * 1e-3)
-    size = minimum(minimum(100.0 * h0, h1), minimum(span, dt_max))
+    size = minimum(100.0 * h0, h1)
+    if noise is not None:  # a path is not resolved below it
+        size = maximum(size, builder.input("dt_min", "scalar"))
+    size = minimum(size, minimum(span, dt_max))
+    if noise is not None:
+        size = whole_cells(builder, size)
     return size * direction

@@ -2,8 +2,8 @@
 
 Every ``Combine`` is transposed, every ``Evaluate`` becomes the ``Pullback`` of its linearization,
 and the elementwise instructions follow the rules below, in reverse order. The cotangents of the
-outputs flow in at the slots that produced them. Scales, times and tolerances are constants of the
-gradient.
+outputs flow in at the slots that produced them. Scales, times, tolerances and the noise are
+constants of the gradient.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import replace
 from ndereg.plan.program import (
     Apply,
     Combine,
+    Contract,
     Evaluate,
     Instruction,
     Kind,
     Mean,
     Number,
+    Outer,
     Program,
     Pullback,
     Slot,
@@ -107,11 +109,17 @@ class _Transposer:
                     self._add(base, (None, 1, bar))
                 for scale, coefficient, slot in terms:
                     self._add(slot, (scale, coefficient, bar))
-            case Evaluate(src=src, map=map_):
+            case Evaluate(src=src, map=map_, field=field):
                 assert map_ is not None
                 dst = self._fresh(src + "_bar")
-                self.body.append(Pullback(dst, map_, bar))
+                self.body.append(Pullback(dst, map_, bar, field))
                 self._add(src, (None, 1, dst))
+            case Contract(diffusion=diffusion, noise=noise):
+                if noise is None:
+                    raise ValueError(f"{instruction} has no cotangent rule")
+                dst = self._fresh(diffusion + "_bar")
+                self.body.append(Outer(dst, bar, noise))
+                self._add(diffusion, (None, 1, dst))
             case Mean(src=src):
                 dst = self._fresh(src + "_bar")
                 self.body.append(Spread(dst, bar))

@@ -89,7 +89,7 @@ class PIDController:
                 f"dt_max={self.dt_max}; try sizes of a step, without a sign, in this order"
             )
 
-    def parameters(self, error_order: int) -> tuple[float, ...]:
+    def parameters(self, error_order: float) -> tuple[float, ...]:
         """Values of :data:`CONTROL_PARAMETERS` for an error estimate of order ``error_order``."""
         k = float(error_order)
         return (
@@ -135,7 +135,7 @@ class ConstantStep:
                 "comes from t_span, try the size without a sign"
             )
 
-    def parameters(self, error_order: int) -> tuple[float, ...]:
+    def parameters(self, error_order: float) -> tuple[float, ...]:
         """Values of :data:`CONTROL_PARAMETERS`; a constant step reads none of them."""
         return (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, math.inf)
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ndereg.spec.adjoint import Adjoint, Discrete
 from ndereg.spec.regularizer import Sampling, Term
+from ndereg.spec.stochastic import Noise, StochasticTableau
 from ndereg.spec.tableau import Tableau
 
 Batch = Literal["joint", "independent"]
@@ -40,7 +41,7 @@ class Spec:
 
     Parameters
     ----------
-    tableau : Tableau
+    tableau : Tableau or StochasticTableau
         The method.
     adaptive : bool
         Step-size control by the error estimate; False takes constant steps.
@@ -57,6 +58,8 @@ class Spec:
     local : LocalStep or None
         The extra step whose observables are part of the penalty. One from an unbiased time is
         read off the interpolant, and so needs ``dense``.
+    noise : Noise or None
+        Of a stochastic equation; its method is a StochasticTableau.
 
     Examples
     --------
@@ -65,7 +68,7 @@ class Spec:
     'tsit5'
     """
 
-    tableau: Tableau
+    tableau: Tableau | StochasticTableau
     adaptive: bool = True
     terms: tuple[Term, ...] = ()
     adjoint: Adjoint = _DISCRETE
@@ -73,6 +76,7 @@ class Spec:
     dense: bool = False
     record: bool = False
     local: LocalStep | None = None
+    noise: Noise | None = None
 
     @cached_property
     def _hash(self) -> int:

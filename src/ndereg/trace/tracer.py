@@ -32,6 +32,8 @@ def trace(
     args_shapes: Shapes,
     args_dtypes: Sequence[str],
     batch: int | None = None,
+    result_shapes: Shapes | None = None,
+    what: str = "the result of the field",
 ) -> Graph:
     """Trace a vector field.
 
@@ -48,6 +50,10 @@ def trace(
         The same for ``args``.
     batch : int, optional
         Number of samples of a state that is solved sample by sample.
+    result_shapes : sequence of tuple of int, optional
+        Shapes of the leaves of the result; None are those of the state.
+    what : str
+        Name of the result in errors.
 
     Returns
     -------
@@ -55,7 +61,7 @@ def trace(
         With inputs ``t`` (in the real dtype of the flat state; with ``batch`` of shape
         ``(B, 1, ..., 1)`` with the leaves' number of axes, ``(B,)`` where that differs), ``y``
         (flat: ``(n,)``, or ``(B, n)``) and the leaves of ``args``; and one output, the flat
-        derivative, of the shape and dtype of ``y``.
+        derivative, of the shape and dtype of ``y``, or as long as ``result_shapes`` are.
 
     Raises
     ------
@@ -84,15 +90,17 @@ def trace(
         kinds = itertools.chain(state_dtypes, itertools.repeat(dtype))
         received = [_as_array(x, kind) for x, kind in zip(received, kinds, strict=False)]
         check_leaves(
-            "the result of the field",
-            like="the state",
+            what,
+            like="the state" if result_shapes is None else "the state with its noise",
             expected=state_structure,
-            shapes=state_shapes,
+            shapes=state_shapes if result_shapes is None else result_shapes,
             dtypes=state_dtypes,
             received=structure,
             received_shapes=[x.shape for x in received],
             received_dtypes=[x.dtype.name for x in received],
         )
+        if result_shapes is not None:
+            sizes = [math.prod(shape[len(lead) :]) for shape in result_shapes]
         parts = [
             builder.reshape(lift(x, dtype), (*lead, size))
             for x, size in zip(received, sizes, strict=True)

@@ -178,6 +178,8 @@ def take_step(
     constants = dict(zip(CONTROL_PARAMETERS, problem.parameters, strict=True))
     constants |= {"rtol": problem.rtol, "atol": problem.atol, "direction": direction}
     constants["first_step"] = problem.dt
+    if problem.diffusion is not None:
+        constants["cell"] = problem.diffusion.path.grid.tolerance
     values = {name: machine.constant(value) for name, value in constants.items()}
     values |= {f"weight{i}": weight for i, weight in enumerate(problem.weights)}
     values |= {"t": start.t, "y": start.y, "span": span}
@@ -194,7 +196,7 @@ def take_step(
     if not joint:
         h = machine.select(ok, h, 0.0)
         values["y"], k1 = machine.stand_in(ok, start.y), machine.stand_in(ok, k1)
-    values |= {"h": h, "k1": k1}
+    values |= {"h": h, "k1": k1, **machine.noise(start.t, h, 0)}
     penalty = runners.step(machine, values)["penalty"]
     if not joint:
         penalty = machine.select(ok, penalty, np.nan)

@@ -87,6 +87,8 @@ class _Loop:
             "dt": constant(math.copysign(problem.dt, self.direction)),
             "first_step": constant(math.nan if problem.first_step is None else problem.first_step),
         }
+        if problem.diffusion is not None:
+            self.values["cell"] = constant(problem.diffusion.path.grid.tolerance)
         self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
         self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
         self.y, self.k1 = problem.y0, None
@@ -146,6 +148,7 @@ class _Loop:
         begun = self.runners.begin(control, values)
         h, last = begun["h_try"], begun["last"]
         values = {**self.values, "t": self.t, "h": h, "y": self.y, "k1": self.k1}
+        values |= machine.noise(self.t, h, self.rows)
         keeping = self._keeping()
         step = (self.runners if keeping is None else keeping.runners).step(machine, values)
         # one read of the device: what is only recorded stays there

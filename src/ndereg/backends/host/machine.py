@@ -30,6 +30,9 @@ class HostMachine(Machine, Protocol):
     def draws(self, values: Any) -> Any:
         """Numbers ``(B,)``, in NumPy, as control scalars."""
 
+    def noise(self, t: Any, h: Any, step: int) -> dict[str, Any]:
+        """What a step over ``[t, t + h]``, of number ``step``, reads of the Brownian path."""
+
     def read(self, value: Any) -> Any:
         """A scalar that a vector program computed, as a control scalar (one host read if joint)."""
 

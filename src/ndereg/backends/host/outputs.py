@@ -79,6 +79,7 @@ class JointOutputs:
         self, t: float, h: float, t_next: float, y: Any, step: dict[str, Any], most: int
     ) -> tuple[list[Emission], float]:
         emitted: list[Emission] = []
+        runners, machine = self._runners, self._machine
         interpolant: dict[str, Any] | None = None
         evaluations = 0.0
         for index in range(self._next, self._next + most):
@@ -89,10 +90,12 @@ class JointOutputs:
             else:
                 if interpolant is None:
                     values = {**step, "t": t, "h": h, "y": y}
-                    interpolant = self._runners.dense(self._machine, values)
-                    evaluations = float(self._runners.evaluations("dense"))
+                    interpolant = interpolate(runners, machine, values)
+                    evaluations = float(runners.evaluations("dense"))
                 values = {**interpolant, "y": y, "theta": theta}
-                self.ys[:, index, ...] = self._runners.read(self._machine, values)["y_theta"]
+                values |= shorter_step(runners, machine, t, theta, h)
+                self.ys[:, index, ...] = runners.read(machine, values)["y_theta"]
+                evaluations += float(runners.evaluations("read"))
             emitted.append(Emission(index, theta, time == t_next, True))
         self._next += most
         return emitted, evaluations
@@ -129,23 +132,44 @@ class SampleOutputs:
     def emit(
         self, t: Any, h: Any, t_next: Any, y: Any, step: dict[str, Any], most: int
     ) -> tuple[list[Emission], Any]:
-        machine = self._machine
-        interpolant = self._runners.dense(machine, {**step, "t": t, "h": h, "y": y})
+        machine, runners = self._machine, self._runners
+        interpolant = interpolate(runners, machine, {**step, "t": t, "h": h, "y": y})
         emitted: list[Emission] = []
         interior: Any = None
+        used: Any = 0.0
         for _ in range(most):
             index, time, present = machine.next_time(self._times, self._next)
             present = present & ((time - t_next) * self._direction <= 0)
             at_end = present & (time == t_next)
             theta = machine.select(present, (time - t) / machine.select(h == 0, 1.0, h), 0.0)
             values = {**interpolant, "y": y, "theta": theta}
-            value = self._runners.read(machine, values)["y_theta"]
+            values |= shorter_step(runners, machine, t, theta, h)
+            value = runners.read(machine, values)["y_theta"]
             self.ys = machine.put(
                 self.ys, index, present, machine.select(at_end, step["y1"], value)
             )
             inside = present & ~at_end
             interior = inside if interior is None else interior | inside
+            used = used + machine.select(inside, float(runners.evaluations("read")), 0.0)
             emitted.append(Emission(index, theta, at_end, present))
             self._next = machine.advance_positions(self._next, present)
-        evaluations = float(self._runners.evaluations("dense"))
-        return emitted, machine.select(interior, evaluations, 0.0)
+        dense = float(runners.evaluations("dense"))
+        return emitted, used + machine.select(interior, dense, 0.0)
+
+
+def interpolate(runners: Runners, machine: HostMachine, values: dict[str, Any]) -> dict[str, Any]:
+    """Coefficients of the interpolant of a step; none where outputs are shorter steps."""
+    if runners.plan.dense is None:
+        return {}
+    found: dict[str, Any] = runners.dense(machine, values)
+    return found
+
+
+def shorter_step(
+    runners: Runners, machine: HostMachine, t: Any, theta: Any, h: Any
+) -> dict[str, Any]:
+    """What the step of a stochastic equation to an output reads: its place and its noise."""
+    if runners.plan.dense is not None:
+        return {}
+    shorter = theta * h
+    return {"t": t, "h": shorter, **machine.noise(t, shorter, 0)}

@@ -6,6 +6,7 @@ from typing import Any
 
 from ndereg.backends.host.loop import Row, Tape
 from ndereg.backends.host.machine import HostMachine, is_joint
+from ndereg.backends.host.outputs import shorter_step
 from ndereg.backends.interpreter import Runners
 
 
@@ -47,14 +48,16 @@ def pull_back(
 
     def advance(index: int, y: Any) -> Any:
         row = tape.rows[index]
-        return runners.replay(machine, {"t": row.t, "h": row.h, "y": y})["y1"]
+        noise = machine.noise(row.t, row.h, index)
+        return runners.replay(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y1"]
 
     for index, y in tape.checkpoints.backwards(len(tape.rows), advance):
         row = tape.rows[index]
         values = {**constants, "t": row.t, "h": row.h, "y": y, **_renamed(plan, carried)}
+        values |= machine.noise(row.t, row.h, index)
         if plan.spec.terms:
             values |= runners.seed(machine, {**seeds, "row": float(index)})
-        y_bar, inner, direct = _take_emissions(runners, machine, row, ys_bar, y_bar)
+        y_bar, inner, direct = _take_emissions(runners, machine, row, y, ys_bar, y_bar)
         programs = runners
         if row.kept is not None and tape.keeping is not None:
             programs, values = tape.keeping.runners, values | row.kept
@@ -99,7 +102,7 @@ def _renamed(plan: Any, carried: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_emissions(
-    runners: Runners, machine: HostMachine, row: Row, ys_bar: Any, y_bar: Any
+    runners: Runners, machine: HostMachine, row: Row, y: Any, ys_bar: Any, y_bar: Any
 ) -> tuple[Any, dict[str, Any], Any]:
     """Cotangents of the outputs in a row.
 
@@ -116,7 +119,9 @@ def _take_emissions(
             y_bar = y_bar + _cotangent(machine, emission, ys_bar, emission.at_end)
         inside = emission.present & (~emission.at_end) if not is_joint(machine) else True
         bar = _cotangent(machine, emission, ys_bar, inside)
-        out = runners.read_adjoint(machine, {"theta": emission.theta, "y_theta_bar": bar})
+        values = {"theta": emission.theta, "y_theta_bar": bar, "y": y}
+        values |= shorter_step(runners, machine, row.t, emission.theta, row.h)
+        out = runners.read_adjoint(machine, values)
         direct = out["y_bar"] if direct is None else direct + out["y_bar"]
         for name, value in out.items():
             if name != "y_bar":

@@ -15,6 +15,7 @@ from ndereg.backends.base import Result
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.brownian import words_of
 from ndereg.backends.jax.derivatives import JaxDerivatives
+from ndereg.plan.brownian import Grid
 from ndereg.spec.status import Status
 
 
@@ -98,6 +99,20 @@ class JaxArrays:
     def derivatives(self) -> JaxDerivatives:
         """Derivatives by JAX's transformations."""
         return JaxDerivatives()
+
+    def outlined(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Shapes and dtypes of what the function returns, which is only traced."""
+        return jax.eval_shape(function, *arguments)
+
+    def traced_grid(self, t0: Any, t1: Any, depth: int) -> Grid:
+        """The cells of a span that is only known when compiled."""
+        start, end = (clock.encode(time) for time in (t0, t1))
+        length = jnp.reshape(clock.difference(end, start), ())
+        direction = jnp.where(length >= 0, 1.0, -1.0)
+        length = jnp.where(length == 0, 1.0, jnp.abs(length))
+        mantissa, exponent = jnp.frexp(length)
+        size = jnp.ldexp(jnp.ones_like(length), exponent - (mantissa == 0.5))
+        return Grid(start, direction, size, depth, length)
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """A field's closure is seen by tracing it; no parameters need a name."""

@@ -32,6 +32,7 @@ class JaxBackend(JaxArrays):
     """Step programs traced into one ``lax.while_loop``, compiled by XLA."""
 
     name = "jax"
+    serves_noise = True
 
     def brownian(
         self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None
@@ -86,10 +87,11 @@ class JaxSolver:
         return _result(found, problem.layout.batch is None), pullback
 
     def _prepared(self, problem: Problem) -> tuple[Solver, Inputs]:
-        statics, fingerprint = _statics(problem), Fingerprint(problem.field)
+        fields = _fields(problem)
+        statics, fingerprint = _statics(problem), Fingerprint(fields)
         entry = self._found(fingerprint, statics)
         if entry is None and fingerprint.reusable and self._changing:
-            coarse = Fingerprint(problem.field, plain=False)
+            coarse = Fingerprint(fields, plain=False)
             entry = self._found(coarse, statics)
             if entry is not None:
                 fingerprint = coarse
@@ -117,9 +119,9 @@ class JaxSolver:
         constants = traced.take_constants()
         held = any(isinstance(constant, jax.core.Tracer) for constant in constants)
         reusable = fingerprint.reusable and not held
-        if reusable and Fingerprint(problem.field).key != fingerprint.key:
+        if reusable and Fingerprint(_fields(problem)).key != fingerprint.key:
             self._changing = True
-            fingerprint = Fingerprint(problem.field, plain=False)
+            fingerprint = Fingerprint(_fields(problem), plain=False)
         solver = Solver(self._runners, traced, _options(problem))
         entry = _Entry(solver, fingerprint.references(), _sources(constants, fingerprint))
         if reusable:
@@ -139,9 +141,17 @@ def _options(problem: Problem) -> Options:
     )
 
 
+def _fields(problem: Problem) -> Any:
+    """The field, and the diffusion where there is one."""
+    diffusion = problem.diffusion
+    return problem.field if diffusion is None else (problem.field, diffusion.field)
+
+
 def _statics(problem: Problem) -> Hashable:
     """What is compiled in, besides specification and field."""
+    path = None if problem.diffusion is None else problem.diffusion.path
     return (
+        path and (path.grid.depth, path.areas, path.entries, path.direct),
         problem.layout,
         problem.args_structure,
         tuple((arg.shape, str(arg.dtype)) for arg in problem.args),

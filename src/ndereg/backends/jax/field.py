@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -42,19 +42,36 @@ class TracedField:
         self.state = jax.ShapeDtypeStruct((layout.samples, layout.entries), layout.dtype)
         self.time = jax.ShapeDtypeStruct(layout.time_shape, real)
         args = tuple(jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in problem.args)
-        with full_precision():
-            traced = jax.make_jaxpr(problem.call)(self.time, self.state, list(args))
-        self._constants: list[Any] | None = [_plain(constant) for constant in traced.consts]
-        self._jaxpr = traced.jaxpr
+        calls = {"drift": problem.call}
+        self.matrix = False
+        if problem.diffusion is not None:
+            calls["diffusion"] = problem.diffusion.call
+            self.matrix = problem.diffusion.coupling == "matrix"
+            self.coupling, self.path = problem.diffusion.coupling, problem.diffusion.path
+            # what is given at run time would be kept alive
+            self.path = replace(self.path, words=(), grid=replace(self.path.grid, origin=None,
+                                direction=None, size=None, length=None))  # fmt: skip
+        found: list[Any] = []
+        self._jaxprs = {}
+        for name, call in calls.items():
+            with full_precision():
+                traced = jax.make_jaxpr(call)(self.time, self.state, list(args))
+            place = slice(len(found), len(found) + len(traced.consts))
+            found += [_plain(constant) for constant in traced.consts]
+            self._jaxprs[name] = traced.jaxpr, place
+        self._constants: list[Any] | None = found
         self.inputs = (
             tuple(jax.ShapeDtypeStruct(np.shape(c), c.dtype) for c in self._constants),
             args,
         )
-        self._linearizations: dict[tuple[int, ...], Linearization] = {}
+        self._linearizations: dict[Any, Linearization] = {}
 
-    def __call__(self, constants: Sequence[Any], args: Sequence[Any], t: Any, y: Any) -> Any:
-        """``f(t, y)``."""
-        return jax.core.eval_jaxpr(self._jaxpr, list(constants), t, y, *args)[0]
+    def __call__(
+        self, constants: Sequence[Any], args: Sequence[Any], t: Any, y: Any, name: str = "drift"
+    ) -> Any:
+        """``f(t, y)``, or the diffusion of a stochastic equation."""
+        jaxpr, place = self._jaxprs[name]
+        return jax.core.eval_jaxpr(jaxpr, list(constants[place]), t, y, *args)[0]
 
     def take_constants(self) -> list[Any]:
         """Hand over the constants, so that a field kept for later does not keep them alive."""
@@ -74,22 +91,23 @@ class TracedField:
 
         return Wanted(inexact(constants, self.inputs[0]), inexact(args, self.inputs[1]))
 
-    def linearization(self, wanted: Wanted) -> Linearization:
+    def linearization(self, wanted: Wanted, name: str = "drift") -> Linearization:
         """Return the field with its pullback, traced once for each choice of cotangents.
 
         Its inputs are the constants and then the args.
         """
         constants, args = self.inputs
         positions = (*wanted.constants, *(len(constants) + i for i in wanted.args))
-        if positions not in self._linearizations:
-            self._linearizations[positions] = Linearization(
-                lambda inputs, t, y: self(inputs[: len(constants)], inputs[len(constants) :], t, y),
+        if (name, positions) not in self._linearizations:
+            count = len(constants)
+            self._linearizations[name, positions] = Linearization(
+                lambda inputs, t, y: self(inputs[:count], inputs[count:], t, y, name),
                 [*constants, *args],
                 self.time,
                 self.state,
                 positions,
             )
-        return self._linearizations[positions]
+        return self._linearizations[name, positions]
 
 
 def full_precision() -> AbstractContextManager[None]:
@@ -139,6 +157,7 @@ class LaneField:
     constants: Sequence[Any]
     args: Sequence[Any]
     wanted: Wanted = field(default_factory=Wanted)
+    noise: Any = None
 
     @property
     def samples(self) -> int:
@@ -150,25 +169,27 @@ class LaneField:
         """Layout of one lane."""
         return self.traced.layout
 
-    def evaluate(self, t: Time, y: Any) -> Any:
+    def evaluate(self, t: Time, y: Any, name: str = "drift") -> Any:
         """Return the field at a time and state of every sample."""
         count = len(self.constants)
 
         def field(inputs: Sequence[Any], t: Any, y: Any) -> Any:
-            return self.traced(inputs[:count], inputs[count:], t, y)
+            return self.traced(inputs[:count], inputs[count:], t, y, name)
 
-        return self._merged(self._mapped(field, self._time(t), self._split(y)))
+        return self._merged(self._mapped(field, self._time(t), self._split(y)), name)
 
-    def linearize(self, t: Time, y: Any) -> tuple[Any, Linearized]:
+    def linearize(self, t: Time, y: Any, name: str = "drift") -> tuple[Any, Linearized]:
         """Return the field, and the field with what its pullback needs."""
-        primal = self.traced.linearization(self.wanted).primal
+        primal = self.traced.linearization(self.wanted, name).primal
         k, kept = self._mapped(primal, self._time(t), self._split(y))
-        k = self._merged(k)
+        k = self._merged(k, name)
         return k, Linearized(k, kept)
 
-    def pullback(self, at: Linearized, k_bar: Any) -> tuple[Any, list[Any], list[Any]]:
+    def pullback(
+        self, at: Linearized, k_bar: Any, name: str = "drift"
+    ) -> tuple[Any, list[Any], list[Any]]:
         """Return cotangents of y, wanted constants and wanted args; of the latter one a lane."""
-        pull = self.traced.linearization(self.wanted).pullback
+        pull = self.traced.linearization(self.wanted, name).pullback
         at = Linearized(self._split(at.k), at.kept)
         y_bar, *others = self._mapped(pull, at, self._split(k_bar))
         count = len(self.wanted.constants)
@@ -207,9 +228,9 @@ class LaneField:
         return clock.rounded(t, self.layout.real_dtype).reshape(shape)
 
     def _split(self, y: Any) -> Any:
-        if self.lanes.size is None:
-            return y
-        return y.reshape((self.lanes.size, self.layout.samples, self.layout.entries))
+        lead = () if self.lanes.size is None else (self.lanes.size,)
+        return y.reshape((*lead, self.layout.samples, -1))
 
-    def _merged(self, y: Any) -> Any:
-        return y.reshape((self.samples, self.layout.entries))
+    def _merged(self, y: Any, name: str = "drift") -> Any:
+        tail = (-1,) if name == "diffusion" and self.traced.matrix else ()
+        return y.reshape((self.samples, self.layout.entries, *tail))

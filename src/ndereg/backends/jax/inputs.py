@@ -24,7 +24,8 @@ class Inputs(NamedTuple):
     """Everything that a compiled solve reads; a pytree.
 
     ``constants`` are what the field closes over; ``numbers`` one vector of the control scalars;
-    ``draws`` random numbers (samples, 1), where a local regularizer needs them.
+    ``draws`` random numbers (samples, 1), where a local regularizer needs them; ``path`` key and
+    grid of the Brownian path of a stochastic equation.
     """
 
     constants: tuple[Any, ...]
@@ -35,6 +36,7 @@ class Inputs(NamedTuple):
     t_eval: Time | None
     numbers: Any
     draws: Any = None
+    path: Any = None
 
 
 def gather_inputs(problem: Problem, constants: Sequence[Any]) -> Inputs:
@@ -56,7 +58,21 @@ def gather_inputs(problem: Problem, constants: Sequence[Any]) -> Inputs:
         t_eval=None if problem.t_eval is None else clock.encode(problem.t_eval),
         numbers=packed,
         draws=_draws(problem.draws, dtype),
+        path=_path(problem, dtype),
     )
+
+
+def _path(problem: Problem, dtype: Any) -> Any:
+    if problem.diffusion is None:
+        return None
+    path = problem.diffusion.path
+    grid = path.grid
+    origin = grid.origin if isinstance(grid.origin, tuple) else _scalar_time(grid.origin)
+    return {
+        "words": tuple(jnp.asarray(word, jnp.uint32) for word in path.words),
+        "origin": origin,
+        "grid": tuple(jnp.asarray(x, dtype) for x in (grid.direction, grid.size, grid.length)),
+    }
 
 
 def _draws(values: Any, dtype: Any) -> Any:
@@ -87,6 +103,7 @@ class Rows:
             self.t_eval = tuple(map(self._output_times, inputs.t_eval))
         self.numbers = inputs.numbers
         self.draws = None if inputs.draws is None else self._spread(inputs.draws, (1,))
+        self.path = jax.tree.map(self._scalar, inputs.path)
 
     def number(self, index: int) -> Any:
         """One of the control scalars, for every sample."""

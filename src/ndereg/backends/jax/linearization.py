@@ -75,7 +75,7 @@ class Linearization:
         self._restore = _part(program, [*given, k, *kept], residuals)
         avals = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in residuals]
         self._pull = jax.make_jaxpr(lambda r, k_bar: jax.tree.unflatten(structure, r)(k_bar))(
-            avals, state
+            avals, jax.ShapeDtypeStruct(k.aval.shape, k.aval.dtype)
         )
 
     def primal(self, inputs: Sequence[Any], t: Any, y: Any) -> Linearized:

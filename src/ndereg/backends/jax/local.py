@@ -83,6 +83,8 @@ class ExtraStep:
         numbers = rows.named_numbers()
         span = jnp.abs(clock.difference(rows.t1, start["t"]))
         values: Tree = {**numbers, "direction": self._direction, "span": span, **start}
+        if self._field.noise is not None:
+            values["cell"] = self._field.noise.cell
         if not runners.plan.spec.adaptive:
             values["first_step"] = numbers["dt"]
         begun = runners.start(machine, values)
@@ -94,7 +96,8 @@ class ExtraStep:
         kept = {**start, "h": h, "k1": begun["k1"], "ok": ok}
         if machine.samples > 1:
             kept |= {name: stand_in(ok, kept[name]) for name in ("y", "k1")}
-        found = machine.full(runners.step(machine, {**values, **kept})["penalty"])
+        noise = machine.noise(start["t"], h, 0)
+        found = machine.full(runners.step(machine, {**values, **kept, **noise})["penalty"])
         penalty = jnp.where(ok, found, jnp.where(present, jnp.nan, 0.0))
         evaluations = runners.evaluations("start") + ok * runners.evaluations("step")
         return penalty, jnp.where(self._length == 0, 0, evaluations), kept
@@ -111,6 +114,7 @@ class ExtraStep:
         ok = kept["ok"]
         bar = jnp.where(ok, penalty_bar.astype(machine.control)[:, None], 0.0)
         values = {**self._rows.named_numbers(), **kept, "penalty_bar": bar}
+        values |= machine.noise(kept["t"], kept["h"], 0)
         y_bar = self._runners.adjoint(machine, values).get("y_bar")
         # without a sample that took the step there is no Jacobian to trust either
         some = jnp.any(ok)

@@ -61,6 +61,8 @@ class Loop:
             "span": jnp.abs(length),
             "dt": numbers["dt"] * direction,
         }
+        if field.noise is not None:
+            self.values["cell"] = field.noise.cell
         self.tape = Tape(machine, capacity.rows, capacity.states) if capacity.rows else None
         if self.tape is not None:
             self.values["max_steps"] = jnp.minimum(numbers["max_steps"], float(capacity.rows))
@@ -143,7 +145,8 @@ class Loop:
         values = {**self.values, "h": scalars["h"], "remaining": remaining}
         begun = self.runners.begin(machine, values)
         h, last = begun["h_try"], begun["last"]
-        step = self.runners.step(machine, {**values, "t": t, "h": h, "y": y, "k1": k1})
+        noise = machine.noise(t, h, carry["row"])
+        step = self.runners.step(machine, {**values, "t": t, "h": h, "y": y, "k1": k1, **noise})
         decision = self.control(
             machine, {**values, **scalars, **step, "h": h, "t": t[0], "last": last}
         )
@@ -222,7 +225,10 @@ class Loop:
         ys = jnp.where(carry["naccept"] > 0, carry["y"], rows.y0)
         if self.outputs is not None:
             ys = carry["outputs"]["ys"]
-            nfev = nfev + carry["outputs"]["dense"] * runners.evaluations("dense")
+            outputs = carry["outputs"]
+            nfev = nfev + outputs["dense"] * runners.evaluations("dense")
+            if runners.plan.dense is None:  # a shorter step for every output within one
+                nfev = nfev + outputs["inside"] * runners.evaluations("read")
         counts = (nfev, carry["attempts"], carry["naccept"], carry["status"])
         result = {
             "ys": rows.split(ys),

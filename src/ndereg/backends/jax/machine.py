@@ -97,17 +97,29 @@ class JaxMachine:
         """Over the number of entries."""
         return self.spread_scalar(scalar * (1.0 / self.entries))
 
-    def evaluate(self, t: Any, y: Any) -> Any:
+    def noise(self, t: Any, h: Any, step: Any) -> dict[str, Any]:
+        """Increments of the path over ``[t, t + h]``, none of an ordinary equation."""
+        return {} if self.field.noise is None else self.field.noise(t, h, step)
+
+    def contract(self, diffusion: Any, noise: Any) -> Any:
+        """A sum over channels, which XLA fuses with its products."""
+        return jnp.sum(diffusion if noise is None else diffusion * noise[:, None, :], axis=-1)
+
+    def outer(self, state: Any, noise: Any) -> Any:
+        """The transpose of :meth:`contract`."""
+        return state[..., None] * noise[:, None, :]
+
+    def evaluate(self, t: Any, y: Any, field: str = "drift") -> Any:
         """The field."""
-        return self.field.evaluate(t, y)
+        return self.field.evaluate(t, y, field)
 
-    def linearize(self, t: Any, y: Any) -> tuple[Any, Any]:
+    def linearize(self, t: Any, y: Any, field: str = "drift") -> tuple[Any, Any]:
         """The field and its residuals."""
-        return self.field.linearize(t, y)
+        return self.field.linearize(t, y, field)
 
-    def pullback(self, linearization: Any, cotangent: Any) -> Any:
+    def pullback(self, linearization: Any, cotangent: Any, field: str = "drift") -> Any:
         """Cotangents of constants and args are added up here."""
-        y_bar, constants_bar, args_bar = self.field.pullback(linearization, cotangent)
+        y_bar, constants_bar, args_bar = self.field.pullback(linearization, cotangent, field)
         self.constants_bar = [a + b for a, b in zip(self.constants_bar, constants_bar, strict=True)]
         self.args_bar = [a + b for a, b in zip(self.args_bar, args_bar, strict=True)]
         return y_bar

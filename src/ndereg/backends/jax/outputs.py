@@ -50,6 +50,8 @@ class Outputs:
             "next": self._time_at(position),
             "dense": jnp.zeros((machine.samples, 1), jnp.int32),
         }
+        if self._runners.plan.dense is None:
+            carry["inside"] = jnp.zeros((machine.samples, 1), jnp.int32)
         if self._taped:
             shape = (machine.samples, count)
             carry["at"] = {
@@ -72,7 +74,9 @@ class Outputs:
         carry = {**carry, "dense": carry["dense"] + inside}
 
         def interior(c: Carry) -> Carry:
-            coefficients = self._runners.dense(self._machine, values)
+            coefficients = {}
+            if self._runners.plan.dense is not None:
+                coefficients = self._runners.dense(self._machine, values)
             return lax.while_loop(
                 lambda c: jnp.any(pending(c)[0]),
                 lambda c: self._put(c, pending(c)[0], values, row, coefficients),
@@ -105,6 +109,7 @@ class Outputs:
             passed = clock.difference(carry["next"], values["t"])
             theta = jnp.where(here, passed / h, 0.0)
             inputs = {**coefficients, "y": values["y"], "theta": theta}
+            inputs |= shorter_step(self._runners, machine, values["t"], theta, values["h"])
             value = self._runners.read(machine, inputs)["y_theta"]
         new = {**carry, "ys": _put_column(carry["ys"], value, here, column)}
         if self._taped:
@@ -116,6 +121,8 @@ class Outputs:
                 "theta": _put_column(at["theta"], theta, here, column),
                 "end": _put_column(at["end"], end, here, column),
             }
+        if coefficients is not None and "inside" in carry:
+            new["inside"] = carry["inside"] + here
         new["position"] = position + here
         new["next"] = self._time_at(new["position"])
         return new
@@ -123,6 +130,16 @@ class Outputs:
     def _time_at(self, position: Any) -> Time:
         index = jnp.minimum(position, self._count - 1)
         return tuple(jnp.take_along_axis(part, index, axis=-1) for part in self._times)
+
+
+def shorter_step(
+    runners: Runners, machine: JaxMachine, t: Time, theta: Any, h: Any
+) -> dict[str, Any]:
+    """What the step of a stochastic equation to an output reads: its place and its noise."""
+    if runners.plan.dense is not None:
+        return {}
+    shorter = theta * h
+    return {"t": t, "h": shorter, **machine.noise(t, shorter, 0)}
 
 
 def column_at(values: Any, column: Any) -> Any:

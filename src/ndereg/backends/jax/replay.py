@@ -71,7 +71,9 @@ class Replay:
         machine, stack = self._machine, moving["stack"]
         row, push, spacing, depth = (moving["place"][i] for i in range(4))
         h = self.step_size(row)
-        y = self._runners.replay(machine, {"t": moving["t"], "h": h, "y": moving["y"]})["y1"]
+        noise = machine.noise(moving["t"], h, row)
+        values = {"t": moving["t"], "h": h, "y": moving["y"], **noise}
+        y = self._runners.replay(machine, values)["y1"]
         t, row = clock.add(moving["t"], h), row + 1
         due = (row == push) & (row < target)
         position = jnp.where(due, depth, self._slots)

@@ -12,10 +12,12 @@ from ndereg.backends.jax import clock
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
 from ndereg.backends.jax.machine import JaxMachine
-from ndereg.backends.jax.outputs import column_at
+from ndereg.backends.jax.outputs import column_at, shorter_step
 from ndereg.backends.jax.replay import Replay
 
 Carry = dict[str, Any]
+_SHARED_BARS = ("constants_bar", "args_bar")
+"""Cotangents of what all samples share."""
 
 
 class Reverse:
@@ -91,7 +93,8 @@ class Reverse:
     def _transposed_row(self, carry: Carry) -> Carry:
         machine, row = self._machine, carry["row"] - 1
         stack, t, y = self._replay.state(carry["stack"], row)
-        values = {**self._constants, "t": t, "h": self._replay.step_size(row), "y": y}
+        h = self._replay.step_size(row)
+        values = {**self._constants, "t": t, "h": h, "y": y, **machine.noise(t, h, row)}
         if self._plan.shared:
             last, shared = f"k{self._plan.spec.tableau.stages}", carry["shared"]
             values |= {last: shared["at"].k, f"{last}_map": shared["at"]}
@@ -126,18 +129,24 @@ class Reverse:
 
     def _with_outputs(self, unread: Any, values: Carry, bars: Carry, row: Any) -> tuple[Any, Carry]:
         """The transposed row where output times may lie in it."""
-        unread, y1_bar, _ = self._take(unread, row, bars["y1_bar"], None)
-        bars = {**bars, "y1_bar": y1_bar}
+        start = {"unread": unread, "y1_bar": bars["y1_bar"]}
+        end = self._take(row, start, values)
+        unread, bars = end["unread"], {**bars, "y1_bar": end["y1_bar"]}
 
         def dense(unread: Any, bars: Carry) -> tuple[Any, Carry]:
             program = self._plan.read_adjoint
             assert program is not None
             zeros = self._machine.zeros()
-            start = {name: zeros for name, _ in program.outputs}
-            unread, _, found = self._take(unread, row, None, start)
+            start = {"unread": unread, "coefficients": {name: zeros for name, _ in program.outputs}}
+            if self._plan.dense is None:  # a shorter step has cotangents of the args as well
+                start |= {name: bars[name] for name in _SHARED_BARS}
+            end = self._take(row, start, values)
+            found = end["coefficients"]
             direct = found.pop("y_bar")
-            out = self._pull_back("adjoint_dense", {**values, **found}, bars)
-            return unread, {**out, "y_bar": out["y_bar"] + direct}
+            name = "adjoint" if self._plan.dense is None else "adjoint_dense"
+            more = {name: end[name] for name in _SHARED_BARS if name in end}
+            out = self._pull_back(name, {**values, **found}, {**bars, **more})
+            return end["unread"], {**out, "y_bar": out["y_bar"] + direct}
 
         def plain(unread: Any, bars: Carry) -> tuple[Any, Carry]:
             return unread, self._pull_back("adjoint", values, bars)
@@ -156,14 +165,13 @@ class Reverse:
         }
         return (unread >= 0) & (at["row"] == row) & (at["end"] == at_end)
 
-    def _take(
-        self, unread: Any, row: Any, y1_bar: Any, coefficients_bar: Carry | None
-    ) -> tuple[Any, Any, Any]:
+    def _take(self, row: Any, start: Carry, values: Carry) -> Carry:
         """Add the cotangents of a row's outputs to those of what they were read from.
 
-        Those at the end of the row come first, without ``coefficients_bar``; then those inside.
+        ``start`` has what is added to: ``y1_bar`` for the outputs at the end of the row, which come
+        first, or ``coefficients`` for those inside.
         """
-        machine, at_end = self._machine, coefficients_bar is None
+        machine, at_end = self._machine, "y1_bar" in start
 
         def body(carry: Carry) -> Carry:
             wanted = self._unread_in(row, carry["unread"], at_end)
@@ -174,15 +182,19 @@ class Reverse:
             if at_end:
                 return {**new, "y1_bar": carry["y1_bar"] + bar}
             theta = column_at(self._tape["at"]["theta"], column)
-            out = self._runners.read_adjoint(machine, {"theta": theta, "y_theta_bar": bar})
-            total = carry["coefficients_bar"]
-            return {**new, "coefficients_bar": {name: total[name] + out[name] for name in total}}
+            inputs = {"theta": theta, "y_theta_bar": bar, "y": values["y"]}
+            inputs |= shorter_step(self._runners, machine, values["t"], theta, values["h"])
+            if "args_bar" in carry:
+                machine.constants_bar, machine.args_bar = (carry[name] for name in _SHARED_BARS)
+            out = self._runners.read_adjoint(machine, inputs)
+            if "args_bar" in carry:
+                new |= {name: getattr(machine, name) for name in _SHARED_BARS}
+            total = carry["coefficients"]
+            return {**new, "coefficients": {name: total[name] + out[name] for name in total}}
 
-        start = {"unread": unread, "y1_bar": y1_bar, "coefficients_bar": coefficients_bar}
-        end = lax.while_loop(
+        return lax.while_loop(
             lambda c: jnp.any(self._unread_in(row, c["unread"], at_end)), body, start
         )
-        return end["unread"], end["y1_bar"], end["coefficients_bar"]
 
 
 def time_cotangents(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from ndereg.backends.base import NO_TIME_GRADIENT
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.backsolve import Augmented, refuse_own_times
 from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
@@ -18,6 +19,7 @@ from ndereg.backends.jax.inputs import Inputs, Rows, batchable
 from ndereg.backends.jax.linearization import conjugate
 from ndereg.backends.jax.local import ExtraStep
 from ndereg.backends.jax.loop import Capacity, Loop, time_of
+from ndereg.backends.jax.noise import StepNoise
 from ndereg.backends.jax.reverse import Reverse, time_cotangents
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 
@@ -76,8 +78,15 @@ class Solver:
         self.differentiable = lru_cache(maxsize=None)(self._differentiable_for)
 
     def _setting(self, lanes: Lanes, inputs: Inputs, wanted: Wanted) -> tuple[LaneField, Rows]:
-        field = LaneField(self.traced, lanes, inputs.constants, inputs.args, wanted)
-        return field, Rows(inputs, lanes, self.layout.samples)
+        rows = Rows(inputs, lanes, self.layout.samples)
+        noise = None
+        if self.spec.noise is not None:
+            names, traced = self.runners.plan.noise, self.traced
+            noise = StepNoise(
+                rows, traced.path, names, traced.coupling, self.layout.samples,
+                self.layout.real_dtype,
+            )  # fmt: skip
+        return LaneField(self.traced, lanes, inputs.constants, inputs.args, wanted, noise), rows
 
     def _forward(self, lanes: Lanes, inputs: Inputs) -> Tree:
         return self._extended(lanes, inputs)[0]
@@ -269,6 +278,8 @@ class Solver:
             for name in ("t0", "t1", "t_eval")
             if getattr(marks, name) is not None and any(getattr(marks, name))
         ]
+        if times and self.spec.noise is not None:
+            raise ValueError(NO_TIME_GRADIENT)
         return Wanted(found.constants, found.args, tuple(times))
 
     def _reverse_rule(self, saved: Any, bars: Tree) -> tuple[Inputs]:

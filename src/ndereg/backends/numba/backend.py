@@ -47,6 +47,7 @@ class NumbaBackend(NumpyArrays):
     """NumPy arrays; the solve compiled by Numba."""
 
     name = "numba"
+    serves_noise = True
 
     def brownian(
         self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None
@@ -70,6 +71,8 @@ class NumbaSolver:
 
     def solve(self, problem: Problem) -> Result:
         """Forward only."""
+        if problem.diffusion is not None:
+            return self._lockstep.solve(problem)
         extra = None if self._local is None else ExtraStep(np, self._local, problem)
         try:
             run = self._run(extra.opened if extra else problem, gradient=False)
@@ -82,6 +85,8 @@ class NumbaSolver:
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Forward, keeping what the compiled reverse pass needs."""
+        if problem.diffusion is not None:
+            return self._lockstep.solve_vjp(problem)
         if not isinstance(self.plan.spec.adjoint, Discrete):
             return self._backsolve(unshared(problem))
         if self._local is not None:
@@ -118,7 +123,10 @@ class NumbaSolver:
 
     @cached_property
     def _lockstep(self) -> ReferenceSolver:
-        """For fields whose samples cannot be solved one by one: the batch in lockstep."""
+        """For fields whose samples cannot be solved one by one: the batch in lockstep.
+
+        Stochastic equations are solved here as well, on paths that are compiled.
+        """
         return ReferenceSolver(self.plan)
 
     def _run(self, problem: Problem, gradient: bool) -> Run:

@@ -27,6 +27,7 @@ class ReferenceBackend(NumpyArrays):
     """Step programs interpreted in plain NumPy; the field's VJP comes from its trace."""
 
     name = "reference"
+    serves_noise = True
 
     def brownian(
         self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None
@@ -62,6 +63,7 @@ class ReferenceSolver:
         """Forward with a tape; the pullback runs the transposed programs."""
         problem = unshared(problem)
         vjp = self.field_pullback(problem)
+        vjps = (vjp, field_pullback(problem, "diffusion")) if problem.diffusion else (vjp,)
         extra = ExtraStep(np, self.local, problem)
         discrete = isinstance(problem.spec.adjoint, Discrete)
         tape = Tape(Checkpoints(problem.spec.adjoint.checkpoints)) if discrete else None
@@ -72,7 +74,7 @@ class ReferenceSolver:
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
             with np.errstate(all="ignore"):
-                machine = self.machine(problem, vjp)
+                machine = self.machine(problem, *vjps)
                 state_bar = extra.pull(machine, penalty_bar)
                 if tape is None:
                     part, *given = extra.interrupted(ys, ys_bar, state_bar)

@@ -47,16 +47,26 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _named(field: str) -> tuple[str, ...]:
+    return () if field == "drift" else (field,)
+
+
 class NumpyMachine(ArrayMachine):
     """A machine on NumPy arrays; ``field_pullback`` is the field's VJP, None without gradients."""
 
     operations = OPERATIONS
 
-    def __init__(self, problem: Problem, field_pullback: Pullback | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        field_pullback: Pullback | None = None,
+        diffusion_pullback: Pullback | None = None,
+    ) -> None:
         # a solve without steps returns the state it was given, which is the caller's
         super().__init__(replace(problem, y0=problem.y0.copy()))
         self.real = np.dtype(problem.layout.real_dtype)
         self.field_pullback = field_pullback
+        self.diffusion_pullback = diffusion_pullback
         self.args_bar = [np.zeros(arg.shape, arg.dtype) for arg in problem.args]
 
     def is_array(self, value: Any) -> bool:
@@ -75,19 +85,34 @@ class NumpyMachine(ArrayMachine):
         """Time as the field sees it."""
         return np.asarray(t, dtype=self.real).reshape(self.layout.time_shape)[()]
 
-    def evaluate(self, t: Any, y: Any) -> Any:
+    def evaluate(self, t: Any, y: Any, field: str = "drift") -> Any:
+        if field == "diffusion":
+            return self._diffusion(t, y)
         self.evaluations += 1
         return self.problem.call(self.field_time(t), y, self.problem.args)
 
-    def linearize(self, t: Any, y: Any) -> tuple[Any, Any]:
-        return self.evaluate(t, y), (self.field_time(t), y)
+    def _diffusion(self, t: Any, y: Any) -> Any:
+        diffusion = self.problem.diffusion
+        assert diffusion is not None
+        g = diffusion.call(self.field_time(t), y, self.problem.args)
+        return g.reshape((*y.shape, -1)) if diffusion.coupling == "matrix" else g
 
-    def pullback(self, linearization: Any, cotangent: Any) -> Any:
-        assert self.field_pullback is not None
+    def linearize(self, t: Any, y: Any, field: str = "drift") -> tuple[Any, Any]:
+        return self.evaluate(t, y, *_named(field)), (self.field_time(t), y)
+
+    def pullback(self, linearization: Any, cotangent: Any, field: str = "drift") -> Any:
         t, y = linearization
-        y_bar, args_bar = self.field_pullback(t, y, self.problem.args, cotangent)
+        pull = self.field_pullback if field == "drift" else self.diffusion_pullback
+        assert pull is not None
+        y_bar, args_bar = pull(t, y, self.problem.args, cotangent)
         self.accumulate(args_bar)
         return y_bar
+
+    def contract(self, diffusion: Any, noise: Any) -> Any:
+        return (diffusion if noise is None else diffusion * noise[:, None, :]).sum(-1)
+
+    def outer(self, state: Any, noise: Any) -> Any:
+        return state[..., None] * noise[:, None, :]
 
     def scalar(self, value: float | bool) -> Any:
         return value if self.joint else np.full((self.layout.samples, 1), value)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from ndereg.backends.base import Problem, Result
+from ndereg.backends.base import NO_TIME_GRADIENT, Problem, Result
 from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Keeping, Tape, integrate
 from ndereg.backends.interpreter import Runners
@@ -26,6 +26,7 @@ from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
+from ndereg.sde import SDE
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 from ndereg.structure import LEAF
 
@@ -58,6 +59,7 @@ class TorchBackend:
     """
 
     name = "torch"
+    serves_noise = True
 
     def owns(self, value: object) -> bool:
         """Tensors."""
@@ -154,9 +156,22 @@ class TorchBackend:
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, torch.Tensor]:
         """Return the parameters of a module that require gradients, by name."""
+        if isinstance(field, SDE):
+            found = {
+                f"{name}.{inner}": parameter
+                for name in ("drift", "diffusion")
+                for inner, parameter in self.carried_parameters(getattr(field, name)).items()
+            }
+            unique = {id(parameter): name for name, parameter in reversed(found.items())}
+            return {name: p for name, p in found.items() if unique[id(p)] == name}
         if not isinstance(field, torch.nn.Module):
             return {}
         return {name: p for name, p in field.named_parameters() if p.requires_grad}
+
+    def outlined(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns."""
+        with torch.no_grad():
+            return function(*arguments)
 
     def compile(self, plan: Plan) -> TorchSolver:
         """Make the programs ready to run."""
@@ -183,12 +198,14 @@ class TorchSolver:
             return self._without_history(problem)
         _refuse_transforms()
         wanted = [i for i, leaf in enumerate(problem.args) if leaf.requires_grad]
-        carried = self.backend.carried_parameters(problem.posed.field).values()
+        carried = self.backend.carried_parameters(_equation(problem.posed)).values()
         field = open_field(self.backend, problem, wanted, list(carried))
         times = [
             t if isinstance(t, torch.Tensor) and t.requires_grad else None
             for t in problem.given_times
         ]
+        if problem.diffusion is not None and any(t is not None for t in times):
+            raise ValueError(NO_TIME_GRADIENT)
         detached = replace(problem, y0=problem.y0.detach(), args=tuple(field.leaves))
         if problem.t0 != problem.t1:
             field.look(problem.t0, detached.y0)
@@ -216,7 +233,7 @@ class TorchSolver:
             posed = problem.posed
             has_args = posed.args_structure.kind != "none"
             carried = (
-                [] if has_args else list(self.backend.carried_parameters(posed.field).values())
+                [] if has_args else list(self.backend.carried_parameters(_equation(posed)).values())
             )
             field = open_field(self.backend, problem, wanted, carried)
             if problem.t0 != problem.t1:
@@ -295,6 +312,12 @@ def _solve(plan: Plan, problem: Problem, field: TorchField) -> Result:
 
     runners = compile_on(problem.spec, load_backend("torch")).runners  # type: ignore[attr-defined]
     return _run(runners, problem, field, None)
+
+
+def _equation(problem: Problem) -> Any:
+    """The field of a problem, with its diffusion where there is one."""
+    diffusion = problem.diffusion
+    return problem.field if diffusion is None else SDE(problem.field, diffusion.field)
 
 
 def _flat(problem: Problem, result: Result) -> Result:

@@ -24,8 +24,9 @@ def open_field(
     ``args`` are the positions of the leaves of args to differentiate by, ``carried`` the parameters
     of a module.
     """
-    backwards = isinstance(problem.spec.adjoint, Backsolve)  # integrates another field
-    capture = None if backwards else capture_of(problem.field)
+    # the continuous adjoint integrates another field, a stochastic equation has two
+    other = isinstance(problem.spec.adjoint, Backsolve) or problem.diffusion is not None
+    capture = None if other else capture_of(problem.field)
     if capture is not None and not capture.refused and problem.t0 != problem.t1:
         field = CompiledField(backend, problem, args, carried, capture)
         if field.captured is not None:

@@ -24,10 +24,12 @@ from ndereg.backends.host.floats import FLOAT_OPERATIONS
 from ndereg.plan.program import (
     Apply,
     Combine,
+    Contract,
     Evaluate,
     Instruction,
     Mean,
     Number,
+    Outer,
     Program,
     Pullback,
     Slot,
@@ -77,6 +79,9 @@ _NAMESPACE: dict[str, Any] = {
     "nan": math.nan, "safe_divide": safe_divide,
     **{f"float_{op}": function for op, function in FLOAT_OPERATIONS.items()},
 }  # fmt: skip
+
+_ARRAYS = ("state", "real", "noise", "diffusion")
+"""Kinds of slots that are arrays rather than one number a sample."""
 
 HOST_OUTPUTS = ("E", "finite", "h", "status")
 """Outputs of the programs that the host decides by."""
@@ -130,9 +135,7 @@ class _Emitter:
         self.narrow: bool = machine.narrow
         self.complex: bool = machine.is_complex
         self.tensors = tensors
-        self.full = {
-            slot for slot, kind in program.inputs if kind in ("state", "real") and slot in tensors
-        }
+        self.full = {slot for slot, kind in program.inputs if kind in _ARRAYS and slot in tensors}
         """Slots of the full shape of the state; others of kind ``real`` broadcast to it."""
         self.owned: set[Slot] = set()
         """Slots whose memory this program made and nothing else refers to."""
@@ -180,7 +183,7 @@ class _Emitter:
                 for slot in dict.fromkeys(reads(instruction))
                 if self.last[slot] == self.index
                 and slot not in self.kept
-                and self.kinds[slot] in ("state", "real", "map")
+                and self.kinds[slot] in (*_ARRAYS, "map")
             ]
             if done:
                 self.lines.append("del " + ", ".join(done))
@@ -189,6 +192,7 @@ class _Emitter:
             *("evaluate, linearize = machine.evaluate, machine.linearize",) * (not self._scalar()),
             *("pullback, lift = machine.pullback, machine.lift",) * (not self._scalar()),
             *("real = machine.real",) * (not self._scalar()),
+            *("contract, outer = machine.contract, machine.outer",) * self._mixes(),
             *self.lines,
             "return {" + results + "}",
         ]
@@ -201,28 +205,38 @@ class _Emitter:
             and all(isinstance(instruction, Apply) for instruction in self.program.body)
         )
 
+    def _mixes(self) -> bool:
+        """Whether there is a diffusion that is a matrix."""
+        return any(isinstance(i, (Contract, Outer)) for i in self.program.body)
+
     def visit(self, instruction: Instruction) -> None:
         name = self.names
         match instruction:
             case Combine(dst=dst, base=base, terms=terms):
-                if self.kinds[dst] in ("state", "real"):
+                if self.kinds[dst] in _ARRAYS:
                     self.combine(dst, base, terms)
                 else:
                     self.combine_scalars(dst, base, terms)
-            case Evaluate(dst=dst, c=c, scale=scale, src=src, map=map_):
+            case Evaluate(dst=dst, c=c, scale=scale, src=src, map=map_, field=field):
                 time = name["t"] if c == 0 else f"{name['t']} + {self.product(c, scale)}"
+                given = f"({time}, {name[src]}{'' if field == 'drift' else f', {field!r}'})"
                 if map_ is None:
-                    self.lines.append(f"{name[dst]} = evaluate({time}, {name[src]})")
+                    self.lines.append(f"{name[dst]} = evaluate{given}")
                 else:
-                    self.lines.append(f"{name[dst]}, {name[map_]} = linearize({time}, {name[src]})")
+                    self.lines.append(f"{name[dst]}, {name[map_]} = linearize{given}")
                 self.owned.discard(src)
                 self.tensors.add(dst)
                 self.full.add(dst)
-            case Pullback(dst=dst, map=map_, cotangent=bar):
+            case Pullback(dst=dst, map=map_, cotangent=bar):  # a history knows its field
                 self.lines.append(f"{name[dst]} = pullback({name[map_]}, {name[bar]})")
                 self.owned.discard(bar)
                 self.tensors.add(dst)
                 self.full.add(dst)
+            case Contract(dst=dst, diffusion=diffusion, noise=noise):
+                given = f"{name[diffusion]}, {'None' if noise is None else name[noise]}"
+                self.matrix(dst, f"contract({given})")
+            case Outer(dst=dst, state=state, noise=noise):
+                self.matrix(dst, f"outer({name[state]}, {name[noise]})")
             case Mean(dst=dst, src=src):
                 self.mean(dst, src)
             case Spread(dst=dst, src=src):
@@ -232,6 +246,12 @@ class _Emitter:
                 self.tensors.add(dst)
             case Apply():
                 self.apply(instruction)
+
+    def matrix(self, dst: Slot, expression: str) -> None:
+        self.lines.append(f"{self.names[dst]} = {expression}")
+        self.tensors.add(dst)
+        self.full.add(dst)
+        self.owned.add(dst)
 
     def mean(self, dst: Slot, src: Slot) -> None:
         value = self.names[src]
@@ -251,7 +271,7 @@ class _Emitter:
 
     def apply(self, instruction: Apply) -> None:
         dst, op, srcs = instruction.dst, instruction.op, instruction.srcs
-        vector = self.kinds[dst] in ("state", "real")
+        vector = self.kinds[dst] in _ARRAYS
         operands = [self.operand(src, vector) for src in srcs]
         on_host = [not isinstance(src, str) or src not in self.tensors for src in srcs]
         if all(on_host):
@@ -393,13 +413,13 @@ class _Emitter:
             total.start(self.names[base], fresh=fresh, full=base in self.full)
         for factor, slot in plain:
             total.add(factor, self.names[slot], slot in self.full)
-        for scale, group in scaled.items():
+        for index, (scale, group) in enumerate(scaled.items()):
             size = self.scalar_of_vector(scale)
             if len(group) == 1:
                 factor, slot = group[0]
                 total.add_scaled(size, factor, self.names[slot])
             else:
-                part = _Sum(self, f"{self.names[dst]}part")
+                part = _Sum(self, f"{self.names[dst]}part{index or ''}")
                 for factor, slot in group:
                     part.add(factor, self.names[slot], slot in self.full)
                 total.add_scaled(size, None, part.value, part if part.fresh else None)

@@ -112,6 +112,18 @@ class TorchField:
         has_args = problem.posed.args_structure.kind != "none"
         field = adapt(problem.field, has_args)
         self.bound = BoundField(backend, field, layout, problem.args_structure)
+        self._bound_diffusion: BoundField | None = None
+        if problem.diffusion is not None:
+            diffusion = problem.diffusion
+            self._bound_diffusion = BoundField(
+                backend, adapt(diffusion.field, has_args), layout, problem.args_structure,
+                diffusion.layout, "the diffusion",
+            )  # fmt: skip
+            matrix = diffusion.coupling == "matrix"
+            self._diffusion_shape = (
+                *problem.y0.shape,
+                *((diffusion.path.entries.channels,) if matrix else ()),
+            )
         self._nested = problem.args_structure.unflatten(self.leaves)
         self._real = getattr(torch, layout.real_dtype)
         self._device = problem.y0.device
@@ -125,18 +137,22 @@ class TorchField:
         self.kept_bytes = 0
         """What one linearization keeps in memory."""
 
-    def _call(self, t: Any, y: torch.Tensor) -> torch.Tensor:
-        bound = self.bound
+    def _call(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
+        bound, shape = self.bound, self._shape
+        if name == "diffusion":
+            assert self._bound_diffusion is not None
+            bound, shape = self._bound_diffusion, self._diffusion_shape
         if type(t) is float and self._joint:
             t = torch.scalar_tensor(t, dtype=self._real, device=self._device)
         else:
             t = self._times(t)
         if not self._direct:
             k = bound.flat(bound.nested(t, bound.state(y), self._nested), y)
+            k = k if k.shape == shape else k.reshape(shape)
         else:
             k = bound.nested(t, y, self._nested)
-            if type(k) is not torch.Tensor or k.shape != self._shape or k.dtype != self._dtype:
-                k = bound.flat(k, y).reshape(self._shape)
+            if type(k) is not torch.Tensor or k.shape != shape or k.dtype != self._dtype:
+                k = bound.flat(k, y).reshape(shape)
         if k.device != self._device:
             raise ValueError(
                 f"expected the field's result on the device of the state, {self._device}, received "
@@ -150,12 +166,12 @@ class TorchField:
             return t.to(self._real).reshape(self.layout.time_shape)
         return torch.full(self.layout.time_shape, t, dtype=self._real, device=self._device)
 
-    def evaluate(self, t: Any, y: torch.Tensor) -> torch.Tensor:
-        """Evaluate without history."""
-        start = self._at_start(t, y)
+    def evaluate(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
+        """Evaluate the field, or the diffusion, without history."""
+        start = self._at_start(t, y) if name == "drift" else None
         if start is not None:
             return start[0]
-        k = self._call(t, y)
+        k = self._call(t, y, name)
         if k.requires_grad:
             if torch.is_grad_enabled():  # nothing has history as far as known: TorchSolver.solve
                 raise RuntimeError(LATE.format(""))
@@ -175,14 +191,16 @@ class TorchField:
         """Let go of what was evaluated at the start."""
         self._start = None
 
-    def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Linearization]:
+    def linearize(
+        self, t: Any, y: torch.Tensor, name: str = "drift"
+    ) -> tuple[torch.Tensor, Linearization]:
         """Evaluate with history from ``y``."""
-        start = self._at_start(t, y)
+        start = self._at_start(t, y) if name == "drift" else None
         if start is not None and start[1] is not None:
             return start[0], start[1]
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            k = self._call(t, point)
+            k = self._call(t, point, name)
         if k.requires_grad:
             self._boundary.check(k, point)
         return k.detach(), (point, k)
@@ -228,6 +246,11 @@ class TorchField:
                 k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
         self.inputs += hidden
         self.wrt += hidden
+        if self._bound_diffusion is not None:
+            with torch.enable_grad():
+                _, hidden = dependencies(lambda: self._call(t, point, "diffusion"), point, self.wrt)
+            self.inputs += hidden
+            self.wrt += hidden
         self._boundary = Boundary(self.wrt)
         self._start = (t, y, k.detach(), (point, k))
         for tensor in (*self.leaves, *self.wrt):

@@ -163,12 +163,12 @@ class _Called:
         self.wrt: list[torch.Tensor] = []
         self._like = problem.y0
 
-    def evaluate(self, t: Any, y: torch.Tensor) -> torch.Tensor:
+    def evaluate(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
         real = getattr(torch, self.problem.layout.real_dtype)
         time = torch.scalar_tensor(t, dtype=real, device=self._like.device)
         return self.problem.call(time, y, self.problem.args)
 
-    def linearize(self, t: Any, y: torch.Tensor) -> Any:
+    def linearize(self, t: Any, y: torch.Tensor, name: str = "drift") -> Any:
         raise NotImplementedError
 
     pullback = linearize

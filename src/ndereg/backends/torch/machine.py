@@ -11,6 +11,7 @@ import torch
 
 from ndereg.backends.base import Problem
 from ndereg.backends.host.floats import FloatMachine
+from ndereg.backends.host.noise import StepNoise
 from ndereg.backends.torch.compiled import CompiledField
 from ndereg.backends.torch.field import TorchField
 
@@ -57,8 +58,32 @@ class TorchMachine:
         self._lifted: dict[float, torch.Tensor] = {}
         self.evaluate = field.evaluate
         self.linearize = field.linearize
+        self._noise: StepNoise | None = None
 
-    def pullback(self, linearization: Any, cotangent: torch.Tensor) -> torch.Tensor:
+    def noise(self, t: Any, h: Any, step: int) -> dict[str, Any]:
+        """Increments of the path, none of an ordinary equation."""
+        if self.problem.diffusion is None:
+            return {}
+        if self._noise is None:
+            self._noise = StepNoise(self)
+        return self._noise(t, h, step)
+
+    def contract(self, diffusion: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """A matrix for every entry of the state and every channel, times the noise."""
+        if noise is None:
+            return diffusion.sum(-1)
+        return (diffusion * self._channels(noise)).sum(-1)
+
+    def outer(self, state: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The transpose of :meth:`contract`."""
+        return state.unsqueeze(-1) * self._channels(noise)
+
+    def _channels(self, noise: torch.Tensor) -> torch.Tensor:
+        return noise[0] if self.joint else noise.unsqueeze(-2)
+
+    def pullback(
+        self, linearization: Any, cotangent: torch.Tensor, field: str = "drift"
+    ) -> torch.Tensor:
         """Cotangent of y; those of what the field is differentiated by are accumulated."""
         y_bar, bars = self.field.pullback(linearization, cotangent)
         self.add_cotangents(bars)

@@ -1,0 +1,47 @@
+"""The noise of a step on the arrays of eager frameworks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class StepNoise:
+    """What the programs of a solve ask of its Brownian path, in the form in which they read it.
+
+    Parameters
+    ----------
+    machine : HostMachine
+        Of a stochastic equation.
+    """
+
+    def __init__(self, machine: Any) -> None:
+        problem = machine.problem
+        self._machine, self._names = machine, problem.plan.noise
+        self._joint = problem.layout.batch is None
+        self._coupling = problem.diffusion.coupling
+        self._shape = tuple(problem.y0.shape)
+        path = problem.diffusion.path
+        self._entries, self._direct = path.entries, path.direct
+        # one variable for all entries is a control scalar
+        dtype = "float64" if self._coupling == "scalar" else problem.layout.real_dtype
+        backend = problem.call.backend
+        self._path = backend.brownian(path.areas, path.words, path.grid, dtype, problem.y0)
+
+    def __call__(self, t: Any, h: Any, step: int) -> dict[str, Any]:
+        """Return the increments over ``[t, t + h]``, of the step of number ``step``, by name."""
+        if not self._joint:
+            # samples that ended, or never began, may have no step size to speak of
+            h = self._machine.select(h - h == 0.0, h, 0.0)
+        if self._direct:
+            found = self._path.direct(step, h, self._entries)
+        else:
+            found = self._path.increment(t, t + h, self._entries)
+        named = zip(("W", "H", "K"), found, strict=True)
+        return {name: self._shaped(value) for name, value in named if name in self._names}
+
+    def _shaped(self, value: Any) -> Any:
+        if self._coupling == "diagonal":
+            if value.shape[0] != self._entries.samples:  # noise that all samples share
+                value = value[[0] * self._entries.samples]
+            return value.reshape(self._shape)
+        return value.reshape(()) if self._coupling == "scalar" and self._joint else value

@@ -1,0 +1,73 @@
+"""The noise of a step inside of a compiled solve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ndereg.backends.brownian import Path as BrownianPath
+from ndereg.backends.brownian import as_dtype
+from ndereg.backends.jax import clock
+from ndereg.backends.jax.brownian import JaxPathArrays, interval
+from ndereg.backends.jax.clock import Time
+from ndereg.backends.jax.inputs import Rows
+from ndereg.plan.brownian import Grid
+from ndereg.spec.stochastic import Coupling
+
+
+class StepNoise:
+    """What the programs of a solve ask of its Brownian path, for all samples of all lanes.
+
+    Parameters
+    ----------
+    rows : Rows
+    path : Path
+        What of it is compiled in: depth, areas, channels, and how samples share it.
+    names : tuple of str
+        Increments that the programs read.
+    coupling : {"diagonal", "scalar", "matrix"}
+    samples : int
+        Of one lane.
+    real : dtype
+        Real dtype of the state.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        path: Any,
+        names: tuple[str, ...],
+        coupling: Coupling,
+        samples: int,
+        real: Any,
+    ) -> None:
+        self._names, self._direct = names, path.direct
+        # one variable for all entries is a control scalar
+        self._dtype = clock.control_dtype() if coupling == "scalar" else real
+        given = rows.path
+        direction, size, length = given["grid"]
+        self._grid = Grid(given["origin"], direction, size, path.grid.depth, length)
+        self.cell = self._grid.tolerance
+        arrays = JaxPathArrays()
+        self._path = BrownianPath(path.areas, given["words"], path.grid.depth, arrays, arrays)
+        numbers = self._path.components(path.entries)
+        numbers = jnp.broadcast_to(numbers, (samples, path.entries.channels))
+        self._components = jnp.tile(numbers, (rows.total // samples, 1))
+
+    def __call__(self, t: Time, h: Any, step: Any) -> dict[str, Any]:
+        """Return the increments over ``[t, t + h]``, of the step of number ``step``, by name."""
+        # samples that ended, or never began, may have no step size to speak of
+        h = jnp.where(jnp.isfinite(h), h, 0.0)
+        if self._direct:
+            number = jnp.asarray(step).astype(jnp.uint32).reshape(1, 1)
+            found = self._path.direct(number, jnp.abs(h), self._components)
+        else:
+            ends = interval(self._grid, t, clock.add(t, h))
+            found = self._path.increment(ends, self._components)
+        named = zip(("W", "H", "K"), as_dtype(found, self._cast), strict=True)
+        return {name: value for name, value in named if name in self._names}
+
+    def _cast(self, value: Any) -> Any:
+        shape = (*self._components.shape,)
+        return jnp.broadcast_to(value, shape).astype(self._dtype)

@@ -1,0 +1,250 @@
+"""The edge of a stochastic equation: its diffusion checked, its Brownian path opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ndereg.backends.base import Array, Backend, Diffusion, Layout, Path, layout_of
+from ndereg.backends.bound import BoundField
+from ndereg.backends.brownian import Entries
+from ndereg.backends.draws import key_words
+from ndereg.brownian import BrownianTree
+from ndereg.field import is_compiled
+from ndereg.plan.brownian import Areas, Grid, grid
+from ndereg.plan.lower import Plan
+from ndereg.sde import SDE
+from ndereg.spec.controller import CONTROL_PARAMETERS
+from ndereg.spec.stochastic import Noise
+from ndereg.structure import Structure, check_leaves, flatten
+
+_SERVING = ("ndereg.torch", "the reference backend")
+DEPTH = 16
+"""Halvings of the span down to the tolerance of a path that the solve makes for itself."""
+_DT_MIN = CONTROL_PARAMETERS.index("dt_min")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The diffusion's result: its layout, what is said of the noise, entries of the noise."""
+
+    layout: Layout
+    noise: Noise
+    channels: int
+
+
+def split(backend: Backend, field: Any) -> tuple[Any, SDE | None]:
+    """Return the drift of an equation, and the equation where there is noise.
+
+    Raises
+    ------
+    ValueError
+        If the backend does not solve stochastic equations, naming those that do.
+    """
+    if not isinstance(field, SDE):
+        return field, None
+    if field.diffusion is None:
+        return field.drift, None
+    if not getattr(backend, "serves_noise", False):
+        raise ValueError(
+            f"expected a backend that solves stochastic equations, received {backend.name!r}; try "
+            f"one of {', '.join(_SERVING)}"
+        )
+    return field.drift, field
+
+
+def refuse_integrands(integrands: Iterable[object]) -> None:
+    """Refuse regularizers that are components of the state, of which none is stochastic.
+
+    Raises
+    ------
+    ValueError
+    """
+    names = ", ".join(type(each).__name__ for each in integrands)
+    raise ValueError(
+        f"expected a regularizer of the steps for a stochastic equation, received {names}, "
+        "integrated with the state of an ordinary one; try ndereg.ErrorEstimate()"
+    )
+
+
+def plain_key(key: Any) -> Any:
+    """The key that a path was drawn from, for what else is random."""
+    return key.key if isinstance(key, BrownianTree) else key
+
+
+def outline(
+    backend: Backend,
+    equation: SDE | None,
+    layout: Layout,
+    y0: Array,
+    args: Sequence[Array],
+    args_structure: Structure,
+) -> Outline | None:
+    """Find the shape of the diffusion, and refuse one that does not fit its noise.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    if equation is None:
+        return None
+    if is_compiled(equation.drift) or is_compiled(equation.diffusion or equation.drift):
+        raise TypeError(
+            "expected plain Python functions in an ndereg.SDE, received an @njit function; try the "
+            "function that it was made of, which is compiled all the same"
+        )
+    kind, calculus = equation.noise, equation.calculus
+    if kind == "diagonal":
+        return Outline(layout, Noise(kind, calculus, "diagonal"), layout.entries)
+    if kind == "scalar":
+        return Outline(layout, Noise(kind, calculus, "scalar"), 1)
+    shapes = _shapes(backend, equation, layout, y0, args, args_structure)
+    ranks = {len(got) - len(shape) for got, shape in zip(shapes, layout.shapes, strict=True)}
+    if equation.noise == "additive" and ranks == {0}:
+        return Outline(layout, Noise(kind, calculus, "diagonal"), layout.entries)
+    columns = {shape[-1] for shape in shapes} if ranks == {1} else set()
+    fits = all(got[:-1] == shape for got, shape in zip(shapes, layout.shapes, strict=True))
+    if len(columns) != 1 or not fits or 0 in columns:
+        one = "that of the state, or " if equation.noise == "additive" else ""
+        raise ValueError(
+            f"expected the diffusion to have {one}one axis more than the state, of one length m in "
+            f"all its arrays, for noise={equation.noise!r}, received shapes {shapes} where the "
+            f"state has {list(layout.shapes)}; try noise='diagonal' where every entry has noise of "
+            "its own"
+        )
+    count = columns.pop()
+    wide = tuple((*shape, count) for shape in layout.shapes)
+    matrix = layout_of(layout.structure, wide, layout.dtypes, layout.batch)
+    return Outline(matrix, Noise(kind, calculus, "matrix"), count)
+
+
+def _shapes(
+    backend: Any,
+    equation: SDE,
+    layout: Layout,
+    y0: Array,
+    args: Sequence[Array],
+    args_structure: Structure,
+) -> list[tuple[int, ...]]:
+    """Shapes of the arrays that the diffusion returns."""
+    assert equation.diffusion is not None
+    bound = BoundField(backend, equation.diffusion, layout, args_structure)
+    zero = backend.times(np.zeros(layout.time_shape), y0)
+    t = backend.cast(backend.reshape(zero, layout.time_shape), layout.real_dtype)
+
+    def called(y: Array, leaves: Sequence[Array]) -> Any:
+        return bound.nested(t, bound.state(y), args_structure.unflatten(leaves))
+
+    leaves, structure = flatten(backend.outlined(called, y0, list(args)))
+    shapes = [tuple(map(int, getattr(leaf, "shape", ()))) for leaf in leaves]
+    kinds = layout.dtypes  # those of the result are checked where it is used
+    check_leaves(
+        "the result of the diffusion", like="the state", expected=layout.structure, shapes=shapes,
+        dtypes=kinds, received=structure, received_shapes=shapes, received_dtypes=kinds,
+    )  # fmt: skip
+    return shapes
+
+
+def driven(
+    backend: Any,
+    equation: SDE | None,
+    found: Outline | None,
+    layout: Layout,
+    args_structure: Structure,
+    plan: Plan,
+    key: Any,
+    span: tuple[Any, Any],
+) -> Diffusion | None:
+    """Return the diffusion of an equation with the path that drives it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no key, or a tree that does not fit the solve.
+    """
+    if equation is None or found is None:
+        return None
+    assert equation.diffusion is not None
+    call = BoundField(
+        backend, equation.diffusion, layout, args_structure, found.layout, "the diffusion"
+    )
+    entries = Entries(layout.samples, found.channels, equation.shared)
+    path = _path(backend, key, plan, entries, span)
+    return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path)
+
+
+def _path(
+    backend: Any,
+    key: Any,
+    plan: Plan,
+    entries: Entries,
+    span: tuple[Any, Any],
+) -> Path:
+    areas: Areas = "WHK" if "K" in plan.noise else "WH" if "H" in plan.noise else "W"
+    if key is None:
+        raise ValueError(
+            "expected a key for the noise of an ndereg.SDE, received key=None; try key=0, and "
+            "another integer for every solve, or an ndereg.BrownianTree"
+        )
+    if isinstance(key, BrownianTree):
+        return _given(backend, key, areas, entries, span)
+    spec = plan.spec
+    direct = not (spec.adaptive or spec.dense or spec.local is not None)
+    return Path(key_words(backend, key), _own_grid(backend, span), areas, entries, direct)
+
+
+def _own_grid(backend: Any, span: tuple[Any, Any]) -> Grid:
+    t0, t1 = (backend.concrete(time) for time in span)
+    if t0 is None or t1 is None:
+        return backend.traced_grid(*span, DEPTH)
+    if t0 == t1:  # nothing is asked of this path
+        return Grid(t0, 1.0, 1.0, DEPTH, 1.0)
+    whole = grid(float(t0), float(t1), abs(float(t1) - float(t0)))
+    return grid(float(t0), float(t1), whole.size * 2.0**-DEPTH)
+
+
+def _given(backend: Any, tree: BrownianTree, areas: Areas, entries: Entries, span: Any) -> Path:
+    samples, channels = 1 if entries.shared else entries.samples, entries.channels
+    if math.prod(tree.shape) != samples * channels:
+        raise ValueError(
+            f"expected a BrownianTree with {samples * channels} entries, one for every "
+            f"channel of the noise of {samples} sample(s), received shape {tree.shape}; try "
+            f"shape={(samples, channels) if samples > 1 else (channels,)}"
+        )
+    if not set(areas) <= set(tree.areas):
+        raise ValueError(
+            f"expected a BrownianTree with areas {areas!r}, which the method reads, received "
+            f"{tree.areas!r}; try areas={areas!r}"
+        )
+    low, high = sorted((float(tree.t0), float(tree.t1)))
+    for time in span:
+        known = backend.concrete(time)
+        if known is not None and not low <= float(known) <= high:
+            raise ValueError(
+                f"expected the span of the solve within that of the BrownianTree, [{low}, {high}], "
+                f"received t = {float(known)}; try a tree over the span of the solve"
+            )
+    return Path(key_words(backend, tree.key), tree.grid, tree.areas, entries, False)
+
+
+def smallest_step(parameters: tuple[float, ...], path: Path) -> tuple[float, ...]:
+    """Control parameters whose ``dt_min`` is no smaller than what the path resolves.
+
+    Raises
+    ------
+    ValueError
+        If it was given, and is smaller.
+    """
+    resolved, given = path.grid.tolerance, parameters[_DT_MIN]
+    if isinstance(resolved, float) and 0.0 < given < resolved:  # else only known when compiled
+        raise ValueError(
+            f"expected dt_min of at least {resolved}, the tolerance of the Brownian path, received "
+            f"{given}; try a BrownianTree with a smaller tolerance, or dt_min=None"
+        )
+    if given:
+        return parameters
+    return (*parameters[:_DT_MIN], resolved, *parameters[_DT_MIN + 1 :])

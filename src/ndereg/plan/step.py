@@ -1,0 +1,21 @@
+"""A step of the method of a specification, whatever its family."""
+
+from __future__ import annotations
+
+from ndereg.plan.builder import Builder
+from ndereg.plan.observables import Observables, record_stages
+from ndereg.plan.stochastic import StochasticObservables, StochasticStep
+from ndereg.spec.spec import Spec
+from ndereg.spec.stochastic import StochasticTableau
+
+
+def record_step(builder: Builder, spec: Spec, carried: bool) -> Observables:
+    """Record a step from ``y`` at ``t`` of size ``h``, and return what it offers.
+
+    ``carried`` takes the first stage as the input ``k1``, where the method can.
+    """
+    tableau = spec.tableau
+    if isinstance(tableau, StochasticTableau):
+        assert spec.noise is not None
+        return StochasticObservables(builder, tableau, StochasticStep(builder, tableau, spec.noise))
+    return Observables(builder, tableau, record_stages(builder, tableau, carried))

@@ -1,0 +1,103 @@
+"""Equations with every kind of noise, and the backends that solve them."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+import ndereg
+from ndereg import ops
+from ndereg.backends.registry import load_backend
+from ndereg.solve import Face
+from ndereg.structure import flatten
+
+SPAN = (0.1, 1.0)
+Y0 = np.random.default_rng(0).normal(size=(3, 2))
+ARGS = np.array([0.7, 0.4])
+TIMES = np.array([0.1, 0.3, 0.52, 0.52, 1.0])
+
+
+def drift(t: Any, y: Any, args: Any) -> Any:
+    return args[0] * ops.sin(y) - 0.3 * y * ops.cos(t)
+
+
+def entrywise(t: Any, y: Any, args: Any) -> Any:
+    return args[1] * (0.5 + 0.2 * ops.sin(y)) + 0.1 * t
+
+
+def by_time(t: Any, y: Any, args: Any) -> Any:
+    return args[1] * (0.5 + 0.2 * ops.sin(t)) + 0.0 * y
+
+
+def matrix(t: Any, y: Any, args: Any) -> Any:
+    columns = [args[1] * ops.sin(y), 0.3 * ops.cos(y) + 0.1 * t, 0.02 * y * y]
+    return ops.stack(columns, axis=-1)
+
+
+def matrix_by_time(t: Any, y: Any, args: Any) -> Any:
+    return ops.stack([args[1] * (1.0 + 0.3 * t) + 0.0 * y, 0.3 * ops.cos(t) + 0.0 * y], axis=-1)
+
+
+DIFFUSIONS: dict[str, tuple[Any, ...]] = {
+    "diagonal": (entrywise,),
+    "scalar": (entrywise,),
+    "general": (matrix,),
+    "additive": (by_time, matrix_by_time),
+}
+METHODS = ndereg.names("sde")
+
+
+def equation(method: str, kind: str, which: int = -1, **options: Any) -> ndereg.SDE:
+    """An equation that the method solves."""
+    calculus = ndereg.lookup(method).calculus
+    return ndereg.SDE(drift, DIFFUSIONS[kind][which], kind, calculus, **options)
+
+
+def regularizer(method: str) -> ndereg.Regularizer | None:
+    """What the method has the rows for."""
+    tableau = ndereg.lookup(method)
+    if not tableau.adaptive:
+        return None
+    total: ndereg.Regularizer = ndereg.ErrorEstimate()
+    if tableau.stiffness_pair is not None:
+        total = total + 0.3 * ndereg.StiffnessEstimate(reduce="max")
+    return total
+
+
+class Solver:
+    """A backend that speaks NumPy."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.face = Face(load_backend(name))
+        self.put_leaf = {"torch": torch.as_tensor, "jax": jax.numpy.asarray}.get(name, np.asarray)
+
+    def put(self, tree: Any) -> Any:
+        leaves, structure = flatten(tree)
+        return structure.unflatten([self.put_leaf(leaf) for leaf in leaves])
+
+    def solve(self, sde: Any, y0: Any = Y0, args: Any = ARGS, span: Any = SPAN, **options: Any):
+        return self.face.solve(sde, span, self.put(y0), self.put(args), **options)
+
+    def gradient(
+        self, sde: Any, bar: Any, penalty_bar: Any, y0: Any = Y0, args: Any = ARGS, **options: Any
+    ) -> tuple[Any, Any, Any]:
+        """Solution, d_y0 and d_args."""
+        sol, pullback = self.face.solve_vjp(sde, SPAN, self.put(y0), self.put(args), **options)
+        return sol, *pullback(self.put(bar), self.put(np.asarray(penalty_bar)))
+
+
+def double_precision(name: str) -> Any:
+    """JAX's x64 mode, which the other backends do without."""
+    return jax.enable_x64(True) if name == "jax" else nullcontext()
+
+
+def close(actual: Any, expected: Any, tolerance: float) -> None:
+    """Raise unless arrays agree to ``tolerance`` relative to the largest entry, at least 1."""
+    left, right = np.asarray(actual), np.asarray(expected)
+    largest = float(np.max(np.abs(right), initial=1.0, where=~np.isnan(right)))
+    np.testing.assert_allclose(left, right, rtol=0, atol=tolerance * largest)

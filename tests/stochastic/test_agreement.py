@@ -1,0 +1,131 @@
+"""One key is one path, and every method takes the same steps along it on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ndereg
+
+from .problems import (
+    ARGS,
+    METHODS,
+    TIMES,
+    Y0,
+    Solver,
+    close,
+    double_precision,
+    equation,
+    regularizer,
+)
+
+CASES = [
+    (method, kind, which)
+    for method in METHODS
+    for kind in ndereg.lookup(method).noises
+    for which in ((0, 1) if kind == "additive" else (0,))
+]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Solver:
+    return Solver("reference")
+
+
+def mesh(number: int) -> dict[str, Any]:
+    """Constant steps, sample by sample or jointly, with and without output times, with a tree."""
+    batch = "joint" if number % 2 else "independent"
+    options: dict[str, Any] = {
+        "controller": ndereg.ConstantStep(0.31), "batch": batch, "record": True, "key": 7,
+        "rtol": 1e-2, "atol": 1e-2, "max_steps": 8,
+    }  # fmt: skip
+    if number % 3 == 0:
+        options["t_eval"] = TIMES
+    return options
+
+
+COMPILED = [("spark", "general", 0), ("sosri2", "diagonal", 0)]
+"""What JAX compiles here, which takes long: a matrix with output times, and every estimate."""
+
+
+@pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_every_method_agrees_on_one_key(name: str, reference: Solver) -> None:
+    """States, estimates, penalties and gradients, on one mesh; a case a kind of noise."""
+    other, rng = Solver(name), np.random.default_rng(1)
+    # on NumPy the loop is that of the reference
+    cases = {"jax": COMPILED, "numba": CASES[::5]}.get(name, CASES)
+    for number, (method, kind, which) in enumerate(cases):
+        options = mesh(number) | {"method": method, "regularizer": regularizer(method)}
+        sde = equation(method, kind, which, shared=number % 4 == 0)
+        independent = options["batch"] == "independent"
+        shape: tuple[int, ...] = Y0.shape
+        if "t_eval" in options:
+            shape = (3, len(TIMES), 2) if independent else (len(TIMES), 3, 2)
+        bars = rng.normal(size=shape), rng.normal(size=3 if independent else ())
+        expected = reference.gradient(sde, *bars, **options)
+        with double_precision(name):
+            actual = other.gradient(sde, *bars, **options)
+            close(actual[0].ys, expected[0].ys, 1e-11)
+            close(actual[0].penalty, expected[0].penalty, 1e-11)
+            for column in ("h", "error", "stiffness"):
+                seen = getattr(expected[0].steps, column)
+                close(getattr(actual[0].steps, column), seen, 1e-11)
+            assert np.array_equal(actual[0].stats.nfev, expected[0].stats.nfev)
+            for left, right in zip(actual[1:], expected[1:], strict=True):
+                close(left, right, 1e-9)
+
+
+def test_adaptive_steps_agree(reference: Solver) -> None:
+    """Step sizes are equal to the last bit, as a rough path has it, and so rounding stays small."""
+    other = Solver("torch")
+    adaptive = [method for method in METHODS if ndereg.lookup(method).adaptive]
+    for number, method in enumerate(adaptive):
+        sde = equation(method, ndereg.lookup(method).noises[0])
+        options: dict[str, Any] = {
+            "method": method, "key": 3, "rtol": 3e-2, "atol": 3e-2, "record": True,
+            "batch": "joint" if number % 2 else "independent",
+        }  # fmt: skip
+        found = [solver.solve(sde, **options) for solver in (reference, other)]
+        assert np.array_equal(found[0].stats.nsteps, found[1].stats.nsteps)
+        assert np.array_equal(found[0].steps.h, np.asarray(found[1].steps.h), equal_nan=True)
+        close(found[1].ys, found[0].ys, 1e-11)
+
+
+def test_gradients_are_those_of_the_solve_along_the_path(reference: Solver) -> None:
+    """Central differences along random directions, with every kind of noise and output times."""
+    rng = np.random.default_rng(4)
+    for number, (method, kind, which) in enumerate(CASES[::4]):
+        sde, penalty = equation(method, kind, which), regularizer(method)
+        options = mesh(number) | {"method": method, "regularizer": penalty, "batch": "joint"}
+        shape = (len(TIMES), 3, 2) if "t_eval" in options else (3, 2)
+        bar, direction = rng.normal(size=shape), (rng.normal(size=Y0.shape), rng.normal(size=2))
+
+        def moved(size: float) -> float:
+            sol = reference.solve(
+                sde, Y0 + size * direction[0], ARGS + size * direction[1], **options
+            )
+            return float(np.sum(bar * sol.ys) + 0.6 * sol.penalty)
+
+        _, d_y0, d_args = reference.gradient(sde, bar, 0.6, **options)
+        along = np.sum(d_y0 * direction[0]) + np.sum(d_args * direction[1])
+        assert along == pytest.approx((moved(1e-5) - moved(-1e-5)) / 2e-5, rel=1e-6, abs=1e-7)
+
+
+def test_a_local_regularizer_takes_its_step_along_the_path(reference: Solver) -> None:
+    penalty = ndereg.Local(ndereg.ErrorEstimate(), through_state=True)
+    rng = np.random.default_rng(5)
+    for batch, kind in (("joint", "general"), ("independent", "diagonal")):
+        options: dict[str, Any] = {
+            "method": "spark", "regularizer": penalty, "key": 11, "batch": batch, "rtol": 1e-2,
+            "atol": 1e-2, "controller": ndereg.ConstantStep(0.25),
+        }  # fmt: skip
+        sde = equation("spark", kind)
+        bars = rng.normal(size=Y0.shape), rng.normal(size=() if batch == "joint" else 3)
+        expected = reference.gradient(sde, *bars, **options)
+        assert np.all(np.asarray(expected[0].penalty) > 0)
+        actual = Solver("torch").gradient(sde, *bars, **options)
+        close(actual[0].penalty, expected[0].penalty, 1e-11)
+        for left, right in zip(actual[1:], expected[1:], strict=True):
+            close(left, right, 1e-9)

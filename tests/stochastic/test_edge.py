@@ -1,0 +1,168 @@
+"""What is refused, what a solve without noise is, and paths that samples share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import ndereg
+import ndereg.jax
+import ndereg.numpy as nde
+import ndereg.torch
+from ndereg.spec.stochastic import StochasticTableau, Weights, check
+
+from .problems import ARGS, SPAN, Y0, Solver, close, drift, entrywise, equation, matrix
+
+STEP = ndereg.ConstantStep(0.3)
+
+
+def test_the_catalogue_is_consistent() -> None:
+    """Row sums of every method; one coefficient off and the check says so."""
+    for name in ndereg.names("sde"):
+        method = ndereg.lookup(name)
+        assert isinstance(method, StochasticTableau)
+        check(method)
+        (variable, row), *others = method.solution.noise
+        wrong = Weights(method.solution.drift, ((variable, (row[0] + 1e-6, *row[1:])), *others))
+        with pytest.raises(ValueError, match="expected the sum of the weights"):
+            check(StochasticTableau(name, method.calculus, method.orders, method.drift,
+                                    method.diffusion, wrong))  # fmt: skip
+
+
+def test_without_noise_it_is_the_ordinary_equation() -> None:
+    reference = Solver("reference")
+    for method in ("tsit5", "dopri8"):
+        plain = reference.solve(drift, method=method)
+        sde = reference.solve(nde.SDE(drift, None), method=method)
+        assert np.array_equal(plain.ys, sde.ys) and plain.stats == sde.stats
+    zero = nde.SDE(lambda t, y, args: -y, lambda t, y, args: 0.0 * y)
+    sol = nde.solve(zero, (0.0, 1.0), np.ones(1), method="lamba_em", rtol=1e-2, atol=1e-2, key=0)
+    assert abs(sol.ys[0] - np.exp(-1.0)) < 5e-2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": None}, "expected a key"),
+        ({"method": "tsit5"}, "expected a method for diagonal noise .*sosri"),
+        ({"method": "stochastic_heun"}, "Ito, received 'stochastic_heun'.*noise='additive'"),
+        ({"method": "sra1"}, "expected a method for diagonal noise"),
+        ({"adjoint": "backsolve"}, "expected adjoint='discrete'"),
+        ({"method": "euler_maruyama", "controller": None}, "embedded error.*lamba_em"),
+        ({"controller": ndereg.PIDController(dt_min=1e-9)}, "dt_min of at least"),
+        (
+            {"key": ndereg.BrownianTree(0, 0.5, 1.0, (6,), 1e-3, areas="WH")},
+            "within that of the BrownianTree",
+        ),
+        ({"key": ndereg.BrownianTree(0, 0.0, 1.0, (5,), 1e-3, areas="WH")}, "with 6 entries"),
+        ({"key": ndereg.BrownianTree(0, 0.0, 1.0, (6,), 1e-3)}, "areas='WH'"),
+        ({"regularizer": ndereg.StiffnessEstimate()}, "equal abscissa.*sosri2"),
+    ],
+)
+def test_bad_input_is_refused(change: dict[str, Any], message: str) -> None:
+    options = {"method": "sosri", "controller": STEP, "key": 1} | change
+    with pytest.raises(ValueError, match=message):
+        nde.solve(nde.SDE(drift, entrywise), SPAN, Y0, ARGS, **options)
+
+
+def test_wrong_diffusions_are_refused() -> None:
+    options: dict[str, Any] = {"method": "euler_maruyama", "controller": STEP, "key": 1}
+    with pytest.raises(ValueError, match="one axis more than the state"):
+        nde.solve(nde.SDE(drift, entrywise, "general"), SPAN, Y0, ARGS, **options)
+    with pytest.raises(ValueError, match="the result of the diffusion to have shape"):
+        nde.solve(nde.SDE(drift, matrix, "diagonal"), SPAN, Y0, ARGS, **options)
+    with pytest.raises(ValueError, match=r"expected SDE\.noise to be one of"):
+        nde.SDE(drift, entrywise, "coloured")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"expected a callable for SDE\.drift"):
+        nde.SDE(3, entrywise)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"expected an ndereg\.SDE for method='sosri'"):
+        nde.solve(drift, SPAN, Y0, ARGS, method="sosri")
+
+
+@pytest.mark.parametrize("controller", [STEP, None])
+def test_a_diffusion_that_is_not_finite_has_a_status(controller: Any) -> None:
+    sde = nde.SDE(drift, lambda t, y, args: y / 0.0)
+    sol = nde.solve(sde, SPAN, Y0, ARGS, method="sriw1", controller=controller, key=0, throw=False)
+    assert sol.status is nde.Status.NON_FINITE
+
+
+def test_shared_noise_moves_all_samples_alike() -> None:
+    y0 = np.ones((4, 2))
+    for sde, alike in ((equation("milstein", "diagonal", shared=True), True),
+                       (equation("milstein", "diagonal"), False)):  # fmt: skip
+        sol = nde.solve(sde, SPAN, y0, ARGS, method="milstein", controller=STEP, key=3,
+                        batch="independent")  # fmt: skip
+        assert np.allclose(sol.ys, sol.ys[:1]) is alike
+
+
+def test_nested_states_reversed_time_and_single_precision() -> None:
+    """What holds on arrays holds on their parts; time may run backwards."""
+    parts = {"a": Y0[:, :1].astype(np.float32), "b": Y0[:, 1:].astype(np.float32)}
+
+    def nested(t: Any, y: Any, args: Any) -> Any:
+        return {name: drift(t, part, args) for name, part in y.items()}
+
+    def noise(t: Any, y: Any, args: Any) -> Any:
+        return {name: matrix(t, part, args) for name, part in y.items()}
+
+    args = ARGS.astype(np.float32)
+    options: dict[str, Any] = {"method": "spark", "key": 5, "controller": STEP}
+    sde = nde.SDE(nested, noise, "general", "stratonovich")
+    whole = nde.SDE(drift, matrix, "general", "stratonovich")
+    sol = nde.solve(sde, (1.0, 0.1), parts, args, **options)
+    expected = nde.solve(whole, (1.0, 0.1), Y0, ARGS, **options)
+    assert sol.ys["a"].dtype == np.float32
+    close(np.concatenate([sol.ys["a"], sol.ys["b"]], axis=1), expected.ys, 1e-5)
+    there = Solver("torch").solve(whole, span=(1.0, 0.1), **options)
+    close(there.ys, expected.ys, 1e-11)
+
+
+def test_modules_learn_drift_and_diffusion() -> None:
+    torch.manual_seed(0)
+    modules = [torch.nn.Linear(2, 2).double() for _ in range(2)]
+    sde = ndereg.torch.SDE(*(torch.nn.Sequential(m, torch.nn.Tanh()) for m in modules))
+    sol = ndereg.torch.solve(
+        _state_only(sde), SPAN, torch.as_tensor(Y0), method="sosri", rtol=0.1, atol=0.1, key=1,
+        regularizer=ndereg.ErrorEstimate(),
+    )  # fmt: skip
+    (sol.ys.square().sum() + sol.penalty).backward()
+    assert all(torch.any(p.grad != 0) for module in modules for p in module.parameters())
+
+
+def _state_only(sde: ndereg.SDE) -> ndereg.SDE:
+    first, second = sde.drift, sde.diffusion
+    assert second is not None
+    return ndereg.SDE(lambda t, y, args: first(y), lambda t, y, args: second(y))
+
+
+@pytest.mark.slow
+def test_jax_transforms_paths() -> None:
+    """One jitted vmap over keys, with its gradient, is the solves one by one."""
+
+    def loss(scale: Any, key: Any) -> Any:
+        sol = ndereg.jax.solve(
+            equation("sriw1", "diagonal"), SPAN, jnp.asarray(Y0[:1]), ARGS * scale,
+            method="sriw1", rtol=0.1, atol=0.1, key=key, max_steps=60,
+        )  # fmt: skip
+        return jnp.sum(sol.ys**2)
+
+    with jax.enable_x64(True):
+        keys = jnp.stack([jax.random.key(seed) for seed in (3, 8)])
+        total = jax.jit(jax.value_and_grad(lambda s: jnp.sum(jax.vmap(loss, (None, 0))(s, keys))))
+        value, slope = total(1.1)
+        reference = Solver("reference")
+        found = 0.0, 0.0
+        for seed in (3, 8):
+            sol, pullback = reference.face.solve_vjp(
+                equation("sriw1", "diagonal"), SPAN, Y0[:1], ARGS * 1.1, method="sriw1", rtol=0.1,
+                atol=0.1, key=seed,
+            )  # fmt: skip
+            _, d_args = pullback(2.0 * sol.ys)
+            found = found[0] + np.sum(sol.ys**2), found[1] + d_args @ ARGS
+        assert value == pytest.approx(found[0], rel=1e-8)
+        assert slope == pytest.approx(found[1], rel=1e-8)
