@@ -35,6 +35,7 @@ def drawn(key: int, t_eval: Any = None, span: Any = SPAN, b: float = 0.5) -> tup
 def test_ends_are_uniform() -> None:
     ends = [drawn(key)[0] for key in range(500)]
     assert scipy.stats.kstest(ends, "uniform", (1.5, 1.0)).pvalue > 1e-3
+    assert 1.5 < min(ends) < 1.51 and 2.49 < max(ends) < 2.5
     assert drawn(7)[0] == drawn(7)[0]
 
 
