@@ -247,6 +247,19 @@ def test_the_steer_row_moves_the_times_of_the_observations(tasks):
     assert found["steer"].objective != found["none"].objective
 
 
+def test_the_taynode_row_is_the_same_on_jax_and_pytorch(tasks):
+    recipe, task = lookup("physionet"), tasks["two-hourly"]
+    batch = task.batch(np.arange(16), np.random.default_rng(0))
+    found = []
+    for backend in ("torch", "jax"):
+        settings = recipe.settings(**SMALL, backend=backend, regularizers=("taynode",))
+        runner = make_runner(task, recipe.regularizers["taynode"], settings, task.init(0))
+        found.append(runner.step(batch, 1.0, 0, key=1))
+    assert found[0].penalty > 0
+    assert found[1].penalty == pytest.approx(found[0].penalty, rel=1e-4)
+    assert found[1].objective == pytest.approx(found[0].objective, rel=1e-4)
+
+
 class StopAfter(Listener):
     """Presses Ctrl-C after some steps."""
 
