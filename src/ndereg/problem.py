@@ -85,6 +85,11 @@ def prepare(
             "function, or a module where the face is PyTorch's"
         )
     field, args = resolve(field, args)
+    if batch not in ("joint", "independent"):
+        raise ValueError(
+            f"expected batch='joint' or batch='independent', received {batch!r}; try 'joint', one "
+            "step size for the whole state"
+        )
     layout, flat = _state(backend, y0, batch)
     leaves, args_structure = _args(backend, args, layout.real_dtype)
     found = outline(backend, equation, layout, flat, leaves, args_structure)
@@ -186,11 +191,6 @@ def _settle(
     chosen = resolve_method(method)
     control = _controller(controller, stochastic=noise is not None)
     terms, local, integrands, steer = _summands(regularizer)
-    if batch not in ("joint", "independent"):
-        raise ValueError(
-            f"expected batch='joint' or batch='independent', received {batch!r}; try 'joint', one "
-            "step size for the whole state"
-        )
     unbiased = local is not None and local.sampling == "unbiased"
     over_steps = tuple(term for term in terms if not isinstance(term, LocalTerm))
     plan = _plan(
