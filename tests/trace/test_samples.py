@@ -70,6 +70,14 @@ def test_rows_are_taken_of_the_arguments_themselves(tracing):
             assert B not in node.shape
 
 
+def test_rows_of_narrow_integers_are_taken_before_they_are_cast(tracing):
+    graph = sample_graph(tracing, lambda t, y, a: -y * a, np.ones((B, N), np.int32))
+    again = per_sample(graph, 1)
+    for taken in (graph, again):
+        rows = [node for node in taken.nodes if node.op == "take_sample"]
+        assert [taken.nodes[node.inputs[0]].op for node in rows] == ["input"]
+
+
 def test_shared_part_of_an_argument_with_as_many_rows_as_samples(tracing):
     """A square matrix is no table of samples only because its size is that of the batch."""
     y = np.random.default_rng(1).normal(size=(N, N))

@@ -276,6 +276,9 @@ class Builder:
 
     def take_sample(self, x: int, sample: int, axis: int) -> int:
         """Take row ``sample`` of ``axis``, kept with size 1."""
+        node = self._nodes[x]
+        if node.op == "cast":  # narrow integers are cast where they come in; rows are of inputs
+            return self.cast(self.take_sample(node.inputs[0], sample, axis), node.dtype)
         shape = self.shape(x)
         if shape[axis] == 1:
             return x
