@@ -112,6 +112,7 @@ def saved(**arrays):
         (saved(**digits() | {"x_train": np.zeros((40, 4, 4))}), "whole numbers in x_train"),
         (saved(**digits() | {"x_test": np.zeros((12, 5, 4), int)}), "images of one size"),
     ],
+    ids=["empty", "broken", "cut", "others", "lengths", "flat", "labels", "floats", "oblong"],
 )
 def test_a_file_of_something_else_is_refused(tmp_path, content, message):
     path = tmp_path / "mnist.npz"
@@ -128,8 +129,9 @@ def test_a_file_of_something_else_is_refused(tmp_path, content, message):
         ("", b"\x00\x00\x0d\x01\x00\x00\x00\x00", "IDX file of bytes"),  # of floats
         ("", idx(np.zeros((3, 4, 4), np.uint8))[:-1], "IDX file of bytes"),
         (".gz", b"not gzip", "labels-idx1-ubyte.gz in"),
-        (".gz", gzip.compress(bytes(1000))[:15], "labels-idx1-ubyte.gz in"),
+        (".gz", gzip.compress(bytes(1000), mtime=0)[:15], "labels-idx1-ubyte.gz in"),
     ],
+    ids=["missing", "short", "floats", "cut", "no gzip", "cut gzip"],
 )
 def test_a_damaged_folder_is_refused(tmp_path, ending, content, message):
     folder = tmp_path / "idx"
