@@ -52,6 +52,10 @@ def test_output_times_are_uniform_between_their_neighbours(sign: float) -> None:
     for key in range(200):
         end, times = drawn(key, uneven, (0.0, 3.0 * sign), 2.0)
         assert end == 3.0 * sign and np.all(np.diff([0.0, *times, end]) * sign >= 0)
+    twice = np.array([2.0, 3.0, 3.0]) * sign
+    for key in range(50):
+        end, times = drawn(key, twice, (0.0, 3.0 * sign), 2.0)
+        assert np.all(np.diff(times) * sign >= 0) and end == times[-1]
     narrow = [drawn(key, equal, (0.0, 3.0 * sign), 0.1)[1] for key in range(200)]
     assert 0.09 < np.max(np.abs(narrow - equal)) <= 0.1
 

@@ -43,14 +43,15 @@ def steered(
     first = np.full((*t_eval.shape[:-1], 1), start)
     last = np.maximum(t_eval[..., -1:], end) if end >= start else np.minimum(t_eval[..., -1:], end)
     gaps = np.abs(np.diff(np.concatenate([first, t_eval, last], axis=-1))) / 2
-    at_end = t_eval == end
-    reach = np.minimum(reach, gaps[..., :-1])
-    reach = np.where(at_end, reach, np.minimum(reach, gaps[..., 1:]))
+    # nothing comes after an output at the end, which takes the end along
+    at_end = t_eval[..., -1] == end
+    gaps[..., -1] = np.where(at_end, math.inf, gaps[..., -1])
+    reach = np.minimum(reach, np.minimum(gaps[..., :-1], gaps[..., 1:]))
     moved = t_eval + reach * _displacements(backend, key, t_eval.shape)
-    if not np.any(at_end[..., -1]):
+    if not np.any(at_end):
         return t1, moved
     # the span ends with the last output of all samples
-    ends = np.where(at_end[..., -1], 0.0, end) + at_end[..., -1] * moved[..., -1]
+    ends = np.where(at_end, 0.0, end) + at_end * moved[..., -1]  # which JAX may trace
     return _time(ends.max() if end >= start else ends.min()), moved
 
 
