@@ -22,7 +22,7 @@ from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.stochastic import Noise
 from ndereg.structure import Structure, check_leaves, flatten
 
-_SERVING = ("ndereg.torch", "the reference backend")
+_SERVING = ("ndereg.numpy", "ndereg.torch", "ndereg.jax")
 DEPTH = 16
 """Halvings of the span down to the tolerance of a path that the solve makes for itself."""
 _DT_MIN = CONTROL_PARAMETERS.index("dt_min")

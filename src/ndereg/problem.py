@@ -36,12 +36,13 @@ from ndereg.plan.lower import Plan, lower
 from ndereg.spec.adjoint import resolve_adjoint
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
 from ndereg.spec.integrand import Integrand
-from ndereg.spec.regularizer import LocalTerm, Regularizer, Term
-from ndereg.spec.spec import Batch, LocalStep, Spec
+from ndereg.spec.regularizer import LocalTerm, Regularizer
+from ndereg.spec.spec import Batch, Spec
 from ndereg.spec.steer import Steer
 from ndereg.spec.stochastic import Noise, StochasticTableau
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import Structure, flatten
+from ndereg.summands import summands
 
 SMALLEST_ATOL = 1e-37
 """Added floor of ``atol``: the error scale of a component that is exactly zero stays positive,
@@ -97,9 +98,6 @@ def prepare(
     dense = t_eval is not None
     settled = _settled(method, controller, regularizer, adjoint, batch, dense, bool(record), noise)
     plan = settled.plan
-    local = plan.spec.local
-    if noise is not None and settled.integrands:
-        refuse_integrands(settled.integrands)
     start, end = _span(t_span)
     t0 = _number(backend, start, "t_span[0]", "t_span=(0.0, 1.0)")
     t1 = _number(backend, end, "t_span[1]", "t_span=(0.0, 1.0)")
@@ -108,10 +106,9 @@ def prepare(
         t1, times = steered(backend, settled.steer, t0, t1, times, plain_key(key))
     rtol, atol = _tolerances(backend, rtol, atol, settled.measured)
     draws = None
-    if local is not None:
+    if plan.spec.local is not None:
         draws = uniform(backend, plain_key(key), layout.samples, "ndereg.Local")
-    in_place = getattr(field, "in_place", False)
-    if in_place or is_compiled(field):
+    if getattr(field, "in_place", False) or is_compiled(field):
         _refuse_compiled(backend, layout.structure, args_structure)
     parameters = settled.parameters
     diffusion = driven(backend, equation, found, layout, args_structure, plan, key, (t0, t1))
@@ -141,7 +138,7 @@ def prepare(
         diffusion=diffusion,
     )
     integrands = settled.integrands
-    return extend(backend, problem, integrands, key) if integrands else problem
+    return extend(backend, problem, integrands, plain_key(key)) if integrands else problem
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,9 @@ def _settle(
 ) -> Settled:  # fmt: skip
     chosen = resolve_method(method)
     control = _controller(controller, stochastic=noise is not None)
-    terms, local, integrands, steer = _summands(regularizer)
+    terms, local, integrands, steer = summands(regularizer)
+    if noise is not None and integrands:
+        refuse_integrands(integrands)
     unbiased = local is not None and local.sampling == "unbiased"
     over_steps = tuple(term for term in terms if not isinstance(term, LocalTerm))
     plan = _plan(
@@ -465,58 +464,6 @@ def _controller(controller: Any, stochastic: bool) -> Controller:
         "expected controller to be ndereg.PIDController(...), ndereg.ConstantStep(dt) or a name "
         f"such as 'PI34', received {controller!r}; try controller=None for the I controller"
     )
-
-
-def _summands(
-    regularizer: Any,
-) -> tuple[dict[Term, float], LocalStep | None, dict[Integrand, float], Steer | None]:
-    """Terms, the step that the local ones are over, integrands, and what moves the end of time.
-
-    Each with its weight; equal summands are one.
-    """
-    if regularizer is None:
-        return {}, None, {}, None
-    if not isinstance(regularizer, Regularizer):
-        raise TypeError(
-            "expected regularizer to be made of ndereg.ErrorEstimate(...), "
-            "ndereg.StiffnessEstimate(...), ndereg.Local(...), ndereg.Taylor(...) and the like, "
-            f"received {regularizer!r}; try ndereg.ErrorEstimate()"
-        )
-    weights: dict[Regularizer, float] = {}
-    for weight, summand in regularizer.terms():
-        weights[summand] = weights.get(summand, 0.0) + weight
-    for summand, weight in weights.items():
-        if not math.isfinite(weight):
-            raise ValueError(
-                f"expected finite weights in regularizer, received {weight} for {summand}; try a "
-                "smaller factor"
-            )
-    steers = [each for each in weights if isinstance(each, Steer)]
-    if len(steers) > 1:
-        raise ValueError(
-            f"expected one ndereg.Steer in a regularizer, received {steers}; try one with the "
-            "larger b"
-        )
-    integrands = {each: w for each, w in weights.items() if isinstance(each, Integrand)}
-    terms = {each: w for each, w in weights.items() if isinstance(each, Term)}
-    return *_local_last(terms), integrands, steers[0] if steers else None
-
-
-def _local_last(terms: dict[Term, float]) -> tuple[dict[Term, float], LocalStep | None]:
-    """Terms over the steps, then those of a local step."""
-    local = [term for term in terms if isinstance(term, LocalTerm)]
-    if not local:
-        return terms, None
-    kinds = {(term.sampling, term.through_state) for term in local}
-    if len(kinds) > 1:
-        raise ValueError(
-            "expected one kind of ndereg.Local in a regularizer, as there is one extra step, "
-            f"received {len(kinds)} that differ in sampling or through_state; try "
-            "ndereg.Local(a + 0.1 * b)"
-        )
-    ordered = {term: weight for term, weight in terms.items() if not isinstance(term, LocalTerm)}
-    ordered |= {term: terms[term] for term in local}
-    return ordered, LocalStep(tuple(term.term for term in local), *kinds.pop())
 
 
 def _first_step(backend: Backend, first_step: Any) -> Any:

@@ -95,7 +95,6 @@ class Face:
         adjoint : {"discrete", "backsolve", "none"} or an adjoint such as ``Discrete(...)``
             How gradients are computed.
         key : int, key of the framework, or BrownianTree
-        key : int, key of the framework, or BrownianTree
             What is random is drawn from: the noise of a stochastic equation, and the choices of
             ``ndereg.Local``, ``ndereg.Steer`` and ``ndereg.JacobianFrobenius``. An int gives the
             same on every backend. Otherwise a ``numpy.random.Generator``, a ``torch.Generator`` or

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,6 +16,9 @@ import ndereg
 import ndereg.jax
 import ndereg.numpy as nde
 import ndereg.torch
+from ndereg import ops
+from ndereg.backends.registry import load_backend
+from ndereg.noise import split
 from ndereg.spec.stochastic import StochasticTableau, Weights, check
 
 from .problems import ARGS, SPAN, Y0, Solver, close, drift, entrywise, equation, matrix
@@ -89,6 +94,30 @@ def test_a_diffusion_that_is_not_finite_has_a_status(controller: Any) -> None:
     sde = nde.SDE(drift, lambda t, y, args: y / 0.0)
     sol = nde.solve(sde, SPAN, Y0, ARGS, method="sriw1", controller=controller, key=0, throw=False)
     assert sol.status is nde.Status.NON_FINITE
+
+
+def test_a_tree_is_the_key_of_what_else_is_random() -> None:
+    def coupled(t: Any, y: Any, args: Any) -> Any:
+        return drift(t, y, args) + 0.3 * ops.sum(y)
+
+    tree, reference = ndereg.BrownianTree(3, 0.0, 2.0, (6,), 1e-3), Solver("reference")
+    for regularizer in (nde.JacobianFrobenius(), nde.Steer(0.3) + nde.Kinetic()):
+        found = [
+            reference.solve(coupled, regularizer=regularizer, key=key, rtol=1e-2, atol=1e-2).penalty
+            for key in (tree, 3, 4)
+        ]
+        assert found[0] == found[1] != found[2]
+
+
+def test_backends_without_noise_are_refused() -> None:
+    """With the names of those that have it."""
+    backend = load_backend("reference")
+    unable = SimpleNamespace(name="mine")
+    assert split(backend, drift) == split(unable, drift) == (drift, None)
+    with pytest.raises(ValueError, match=r"'mine'; try one of (ndereg\.\w+(, )?){3}$") as refusal:
+        split(unable, nde.SDE(drift, entrywise))
+    for name in re.findall(r"ndereg\.(\w+)", str(refusal.value)):
+        assert getattr(ndereg, name)._face.backend.serves_noise
 
 
 def test_shared_noise_moves_all_samples_alike() -> None:

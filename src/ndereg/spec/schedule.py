@@ -150,7 +150,7 @@ class NFEBudget:
         if not self.smallest <= self.start <= self.largest:
             raise ValueError(
                 f"expected smallest <= start <= largest, received {self.smallest}, {self.start}, "
-                f"{self.largest}"
+                f"{self.largest}; try a start between the bounds, or wider bounds"
             )
 
     def update(self, weight: float, nfev: float) -> float:

@@ -7,11 +7,11 @@ from typing import Any
 
 from ndereg.backends.base import Problem
 from ndereg.backends.host.floats import FLOAT_OPERATIONS, FloatMachine
-from ndereg.backends.host.noise import StepNoise
+from ndereg.backends.host.noise import Driven
 from ndereg.backends.interpreter import Terms
 
 
-class ArrayMachine:
+class ArrayMachine(Driven):
     """Instructions in terms of operators and a table of functions; subclasses add the framework.
 
     Subclasses set ``operations`` (the operations on arrays that are not operators) and the array
@@ -27,15 +27,6 @@ class ArrayMachine:
         self.control: Any = FloatMachine() if self.joint else self
         self.args_bar: list[Any] = []
         self.evaluations = 0
-        self._noise: StepNoise | None = None
-
-    def noise(self, t: Any, h: Any, step: int) -> dict[str, Any]:
-        """Increments of the path, none of an ordinary equation."""
-        if self.problem.diffusion is None:
-            return {}
-        if self._noise is None:
-            self._noise = StepNoise(self)
-        return self._noise(t, h, step)
 
     def is_array(self, value: Any) -> bool:
         """Whether a value is an array rather than a Python number."""

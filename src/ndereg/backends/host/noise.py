@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ndereg.backends.base import Problem
+
 
 class StepNoise:
     """What the programs of a solve ask of its Brownian path, in the form in which they read it.
@@ -45,3 +47,18 @@ class StepNoise:
                 value = value[[0] * self._entries.samples]
             return value.reshape(self._shape)
         return value.reshape(()) if self._coupling == "scalar" and self._joint else value
+
+
+class Driven:
+    """The part of a machine that knows the path of a stochastic equation."""
+
+    problem: Problem
+    _noise: StepNoise | None = None
+
+    def noise(self, t: Any, h: Any, step: int) -> dict[str, Any]:
+        """Increments of the path, none of an ordinary equation."""
+        if self.problem.diffusion is None:
+            return {}
+        if self._noise is None:
+            self._noise = StepNoise(self)
+        return self._noise(t, h, step)

@@ -11,7 +11,7 @@ import torch
 
 from ndereg.backends.base import Problem
 from ndereg.backends.host.floats import FloatMachine
-from ndereg.backends.host.noise import StepNoise
+from ndereg.backends.host.noise import Driven
 from ndereg.backends.torch.compiled import CompiledField
 from ndereg.backends.torch.field import TorchField
 
@@ -29,7 +29,7 @@ class HostScalars(FloatMachine):
 _HOST_SCALARS = HostScalars()
 
 
-class TorchMachine:
+class TorchMachine(Driven):
     """A machine on tensors of one device.
 
     The state has the shape of the problem's ``y0``: ``(B, n)``, or with one joint sample any shape.
@@ -58,15 +58,6 @@ class TorchMachine:
         self._lifted: dict[float, torch.Tensor] = {}
         self.evaluate = field.evaluate
         self.linearize = field.linearize
-        self._noise: StepNoise | None = None
-
-    def noise(self, t: Any, h: Any, step: int) -> dict[str, Any]:
-        """Increments of the path, none of an ordinary equation."""
-        if self.problem.diffusion is None:
-            return {}
-        if self._noise is None:
-            self._noise = StepNoise(self)
-        return self._noise(t, h, step)
 
     def contract(self, diffusion: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """A matrix for every entry of the state and every channel, times the noise."""
