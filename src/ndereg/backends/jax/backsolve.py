@@ -47,6 +47,7 @@ class _AugmentedProblem:
     layout: Layout
     args: tuple[Any, ...]
     call: Callable[..., Any]
+    diffusion: None = None
 
 
 class Augmented:

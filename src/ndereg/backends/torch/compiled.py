@@ -87,7 +87,7 @@ class CompiledField(TorchField):
             self._start = (problem.t0, problem.y0, k.detach(), None)
         return captured
 
-    def _call(self, t: Any, y: torch.Tensor) -> torch.Tensor:
+    def _call(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
         return self.traced(t, y, [*self.leaves, *self.captured.held])
 
     def traced(self, t: Any, y: torch.Tensor, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -99,7 +99,7 @@ class CompiledField(TorchField):
             return k
         return self.layout.flatten(self.bound.backend, flatten(k)[0]).reshape(self._shape)
 
-    def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def linearize(self, t: Any, y: torch.Tensor, name: str = "drift") -> tuple[torch.Tensor, Any]:
         """Evaluate; the linearization is the point, where the pullback evaluates once more."""
         return self.evaluate(t, y), (t, y)
 

@@ -75,10 +75,10 @@ class _TraceMachine(ArrayMachine):
         found = values.mean() if self.joint else values.mean(-1, keepdim=True)
         return found.to(torch.float64)
 
-    def evaluate(self, t: Any, y: torch.Tensor) -> torch.Tensor:
+    def evaluate(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
         return self._field.traced(t, y, self._held).detach()
 
-    def linearize(self, t: Any, y: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def linearize(self, t: Any, y: torch.Tensor, name: str = "drift") -> tuple[torch.Tensor, Any]:
         for tensor in self._wrt:
             if tensor is not None:
                 tensor.requires_grad_()
@@ -87,7 +87,9 @@ class _TraceMachine(ArrayMachine):
             k = self._field.traced(t, point, self._held)
         return k.detach(), (t, y, point, k)
 
-    def pullback(self, linearization: Any, cotangent: torch.Tensor) -> torch.Tensor:
+    def pullback(
+        self, linearization: Any, cotangent: torch.Tensor, field: str = "drift"
+    ) -> torch.Tensor:
         if len(linearization) == 2:  # of another program
             _, linearization = self.linearize(*linearization)
         _, _, point, k = linearization
