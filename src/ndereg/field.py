@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from inspect import CO_VARARGS
+from types import FunctionType
 from typing import Any
 
 
@@ -62,6 +64,25 @@ def is_compiled(field: Callable[..., Any]) -> bool:
 @cache
 def _of_numba(kind: type[Any]) -> bool:
     return kind.__module__.partition(".")[0] == "numba"
+
+
+def refuse_without_args(function: Callable[..., Any], what: str) -> None:
+    """Refuse a plain function that takes no ``args``, rather than let Python do so later.
+
+    Raises
+    ------
+    TypeError
+        If it is a function of fewer than three positional arguments.
+    """
+    if not isinstance(function, FunctionType):
+        return
+    code = function.__code__
+    if code.co_argcount < 3 and not code.co_flags & CO_VARARGS:
+        given = ", ".join(code.co_varnames[: code.co_argcount])
+        raise TypeError(
+            f"expected a {what} f(t, y, args), received {function.__name__}({given}); try "
+            f"{function.__name__}({given}, args), which may ignore args"
+        )
 
 
 def resolve(field: Callable[..., Any], args: Any) -> tuple[Callable[..., Any], Any]:

@@ -23,7 +23,7 @@ from ndereg.backends.steering import steered
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import CONTROLLERS, lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
-from ndereg.field import is_compiled, resolve
+from ndereg.field import is_compiled, refuse_without_args, resolve
 from ndereg.noise import (
     driven,
     outline,
@@ -85,6 +85,7 @@ def prepare(
             f"expected a callable field f(t, y, args), received {type(field).__name__}; try a "
             "function, or a module where the face is PyTorch's"
         )
+    refuse_without_args(field, "field")
     field, args = resolve(field, args)
     if batch not in ("joint", "independent"):
         raise ValueError(

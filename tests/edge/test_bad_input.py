@@ -189,6 +189,15 @@ def test_tolerances_may_be_zero_where_nothing_measures_errors(eager: Bench) -> N
     assert np.allclose(eager.get(sol.ys), math.exp(-1.0), rtol=1e-3)
 
 
+def test_functions_without_args_are_refused(bench: Bench) -> None:
+    def decay(t, y):
+        return -y
+
+    with pytest.raises(TypeError, match=r"received decay\(t, y\); try decay\(t, y, args\)"):
+        bench.solve(decay, (0.0, 1.0), np.ones(2))
+    assert bench.solve(lambda *given: -given[1], (0.0, 1.0), np.ones(2)).stats.naccept > 0
+
+
 @pytest.mark.parametrize("field", [None, 1.0, "decay", ONES])
 def test_fields_are_callable(bench: Bench, field: Any) -> None:
     message = refusal(lambda: bench.solve(field, (0.0, 1.0), ONES), TypeError)

@@ -64,6 +64,14 @@ class Regularizer:
 
     __rmul__ = __mul__
 
+    def __radd__(self, other: object) -> Regularizer:
+        return self if other == 0 else NotImplemented  # what sum() starts from
+
+    def __truediv__(self, divisor: object) -> Regularizer:
+        if isinstance(divisor, bool) or not isinstance(divisor, (int, float)) or divisor == 0:
+            return NotImplemented
+        return self * (1.0 / divisor)
+
 
 Weighted = tuple[tuple[float, Regularizer], ...]
 """A sum: each summand with its weight."""
