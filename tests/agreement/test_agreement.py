@@ -77,7 +77,17 @@ def test_mesh_replay(bench: Bench, reference: Bench, method: str, kind: str, bat
     assert np.array_equal(bench.get(actual.steps.accepted), expected.steps.accepted)
 
 
-@pytest.mark.parametrize("method", ndereg.names())
+COMPILED_METHODS = ("euler", "rk4", "heun_euler", "tsit5", "vern8")
+"""One of each kind for backends that take seconds to compile a gradient: without and with an error
+estimate, a stiffness estimate, stages shared by steps, stages of the interpolant alone."""
+
+
+@pytest.mark.parametrize(
+    ("bench", "method"),
+    [("torch", method) for method in ndereg.names()]
+    + [(backend, method) for backend in ("numba", "jax") for method in COMPILED_METHODS],
+    indirect=["bench"],
+)
 def test_gradients_with_penalties_and_output_times(
     bench: Bench, reference: Bench, method: str
 ) -> None:
@@ -101,11 +111,11 @@ def test_gradients_with_penalties_and_output_times(
 
 @pytest.mark.parametrize("batch", ["joint", "independent"])
 @pytest.mark.parametrize("kind", ["real", "complex"])
-@pytest.mark.parametrize("method", ["tsit5", "rk4"])
 def test_gradients_of_both_batch_modes(
-    bench: Bench, reference: Bench, method: str, kind: str, batch: str
+    bench: Bench, reference: Bench, kind: str, batch: str
 ) -> None:
     """Real and complex states, joint and independent samples, without output times."""
+    method = "tsit5"
     y0, args = problem(kind, batch)
     penalty = regularizer(method)
     options: dict[str, Any] = {
