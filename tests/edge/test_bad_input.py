@@ -383,7 +383,7 @@ def test_args_that_are_no_arrays(bench: Bench, args: Any) -> None:
 
 def test_fields_of_another_signature(bench: Bench) -> None:
     for field in (lambda t, y: -y, lambda t, y, args, more: -y):
-        with pytest.raises(TypeError, match="argument|args"):
+        with pytest.raises(TypeError, match=r"argument|args"):
             bench.solve(field, (0.0, 1.0), ONES)
 
 
