@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TORCH_OF_ITSELF = "ignore:`torch.jit.script"  # PyTorch warns of its own compiler
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def run(folder, *arguments):
     done = subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
+        [sys.executable, "-W", "error", "-W", TORCH_OF_ITSELF, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
