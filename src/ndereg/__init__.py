@@ -13,6 +13,7 @@ from ndereg.brownian import BrownianTree
 from ndereg.catalogue import lookup, names, register
 from ndereg.catalogue.controllers import CONTROLLERS
 from ndereg.field import Field
+from ndereg.flow import Flow
 from ndereg.plan.lower import lower
 from ndereg.sde import SDE
 from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint
@@ -99,6 +100,7 @@ __all__ = [
     "ErrorEstimate",
     "ExponentialDecay",
     "Field",
+    "Flow",
     "Integrand",
     "InverseDecay",
     "JacobianFrobenius",

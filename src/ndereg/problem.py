@@ -24,6 +24,7 @@ from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import CONTROLLERS, lookup_controller
 from ndereg.catalogue.serving import refuse_unserved
 from ndereg.field import is_compiled, refuse_without_args, resolve
+from ndereg.flow import Flow
 from ndereg.noise import (
     driven,
     outline,
@@ -79,6 +80,9 @@ def prepare(
     ValueError, TypeError
         Naming what was expected and received, and what to try.
     """
+    flow = field if isinstance(field, Flow) else None
+    if flow is not None:
+        field = flow.field
     field, equation = split(backend, field)
     if not callable(field):
         raise TypeError(
@@ -139,7 +143,9 @@ def prepare(
         diffusion=diffusion,
     )
     integrands = settled.integrands
-    return extend(backend, problem, integrands, plain_key(key)) if integrands else problem
+    if integrands or flow is not None:
+        return extend(backend, problem, integrands, flow, plain_key(key))
+    return problem
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Face:
             also an ``nn.Module`` called as ``f(t, y)``. With ``batch="joint"`` ``t`` has shape
             ``()``; with ``"independent"`` the field sees the whole batch and ``t`` has shape
             ``(B, 1, ...)`` so that it broadcasts against ``y``. An :class:`ndereg.SDE` is a
-            stochastic equation.
+            stochastic equation, an :class:`ndereg.Flow` carries a log-density along.
         t_span : (t0, t1)
             ``t1 < t0`` integrates backwards; ``t0 == t1`` returns ``y0``.
         y0 : array, or nested dict, tuple or list of arrays
@@ -96,8 +96,8 @@ class Face:
             How gradients are computed.
         key : int, key of the framework, or BrownianTree
             What is random is drawn from: the noise of a stochastic equation, and the choices of
-            ``ndereg.Local``, ``ndereg.Steer`` and ``ndereg.JacobianFrobenius``. An int gives the
-            same on every backend. Otherwise a ``numpy.random.Generator``, a ``torch.Generator`` or
+            ``ndereg.Local``, ``ndereg.Steer``, ``ndereg.JacobianFrobenius`` and ``ndereg.Flow``. An
+            int gives the same on every backend. Otherwise a ``numpy.random.Generator``, a ``torch.Generator`` or
             a key of ``jax.random``, also one inside a transformation.
         record : bool
             Keep every attempted step in ``steps``.

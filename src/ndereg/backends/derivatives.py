@@ -35,6 +35,12 @@ class Derivatives(ABC):
     ) -> Sequence[Array]:
         """Return the cotangents of ``primals`` for those of ``function(*primals)``."""
 
+    def vjps(
+        self, function: Function, primals: Sequence[Array], cotangents: Sequence[Sequence[Array]]
+    ) -> Sequence[Sequence[Array]]:
+        """Return :meth:`vjp` for each of several cotangents."""
+        return [self.vjp(function, primals, each) for each in cotangents]
+
     def call(self, function: Function, arrays: Sequence[Array]) -> Sequence[Array]:
         """Return ``function(*arrays)``, which uses the derivatives above."""
         return function(*arrays)

@@ -24,7 +24,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(seed) << 64 | int.from_bytes(digest)))
 
 
-_CHOICES = ("ndereg.Local", "ndereg.Steer", "ndereg.JacobianFrobenius")
+_CHOICES = ("ndereg.Local", "ndereg.Steer", "ndereg.JacobianFrobenius", "ndereg.Flow")
 """What is chosen at random; a key that can be used once only is folded with the place here."""
 
 

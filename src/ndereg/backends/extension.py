@@ -1,7 +1,9 @@
-"""A problem extended by what its penalty integrates: one component a sample for every integrand.
+"""A problem extended by what is integrated along its solution.
 
-The extended state ``(y, q0, q1, ...)`` is solved like any other, its field being
-``(f, rate0, rate1, ...)``. What the user posed is kept beside it, and results are taken apart.
+That is one component a sample for every integrand of the penalty, and the log-density of a flow,
+which the user has in the state. The extended state ``(y, [l], q0, q1, ...)`` is solved like any
+other, its field being ``(f, [-div f], rate0, rate1, ...)``. What the user posed is kept beside it,
+and results are taken apart.
 """
 
 from __future__ import annotations
@@ -16,25 +18,47 @@ import array_api_compat
 import numpy as np
 
 from ndereg import ops
-from ndereg.backends.base import Array, Backend, Problem, Result, layout_of
+from ndereg.backends.base import Array, Backend, Layout, Problem, Result, layout_of
 from ndereg.backends.bound import BoundField, note_call, refuse_result
 from ndereg.backends.derivatives import Derivatives
 from ndereg.backends.draws import uniform
 from ndereg.field import is_compiled
+from ndereg.flow import Divergence, Flow
 from ndereg.spec.integrand import Integrand
 from ndereg.structure import LEAF, Structure, check_leaves, flatten
 
 
 @dataclass(frozen=True)
-class ExtendedField:
-    """A field with the rates of integrands beside it: ``f(t, (y, *q), args) -> (dy/dt, *rates)``.
+class Density:
+    """The log-density that a flow carries along.
 
-    ``args`` is ``(args, probe)``, and None in the place of a probe that no integrand reads. It
-    holds no array and nothing that changes, so that it is what ``field`` is.
+    Attributes
+    ----------
+    divergence : {"exact", "hutchinson"}
+    samples : tuple of int
+        Shape of the log-density: the leading axes of the state.
+    shape : tuple of int
+        The same with as many axes as the state, where time has them.
+    dtype : str
+    """
+
+    divergence: Divergence
+    samples: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ExtendedField:
+    """A field with rates beside it: ``f(t, (y, [l], *q), args) -> (dy/dt, [-div f], *rates)``.
+
+    ``args`` is ``(args, probe, basis)``, and None in the place of a probe or a basis that nothing
+    reads. It holds no array and nothing that changes, so that it is what ``field`` is.
     """
 
     field: Callable[..., Any]
     integrands: tuple[Integrand, ...]
+    density: Density | None
     derivatives: Derivatives
     structure: Structure
     shapes: tuple[tuple[int, ...], ...]
@@ -47,9 +71,11 @@ class ExtendedField:
         given, structure = flatten((t, y[0], args))
 
         def evaluate(*arrays: Array) -> Sequence[Array]:
-            t, state, (own_args, probe) = structure.unflatten(arrays)
-            point = Point(self, t, flatten(state)[0], own_args, probe)
-            return [*point.derivative(1), *(each.rate(point) for each in self.integrands)]
+            t, state, (own_args, probe, basis) = structure.unflatten(arrays)
+            point = Point(self, t, flatten(state)[0], own_args, probe, basis)
+            carried = [] if self.density is None else [-1.0 * point.divergence(self.density)]
+            rates = [each.rate(point) for each in self.integrands]
+            return [*point.derivative(1), *carried, *rates]
 
         found = self.derivatives.call(evaluate, given)
         count = self.structure.size
@@ -91,11 +117,21 @@ class Point:
     """A :class:`ndereg.spec.integrand.SolutionPoint` of arrays; directions are lists of leaves."""
 
     def __init__(
-        self, field: ExtendedField, t: Array, y: Sequence[Array], args: Any, probe: Any
+        self,
+        field: ExtendedField,
+        t: Array,
+        y: Sequence[Array],
+        args: Any,
+        probe: Any,
+        basis: Any,
     ) -> None:
-        self._field, self._t, self._y, self._probe = field, t, y, probe
+        self._field, self._t, self._y, self._basis = field, t, y, basis
         self._velocity = partial(field.velocity, args)
         self._known: dict[int, Sequence[Array]] = {}
+        self._signs = [
+            _signs(each, leaf, field.real_dtype) for each, leaf in zip(probe or (), y, strict=False)
+        ]
+        self._pulled_back: Sequence[Array] | None = None
 
     def derivative(self, order: int) -> Sequence[Array]:
         """``d^order y / dt^order``."""
@@ -106,11 +142,31 @@ class Point:
 
     def pulled_back_probe(self) -> Sequence[Array]:
         """``J^T e``."""
-        signs = [
-            _signs(probe, y, self._field.real_dtype)
-            for probe, y in zip(self._probe, self._y, strict=True)
-        ]
-        return self._field.derivatives.vjp(partial(self._velocity, self._t), self._y, signs)
+        if self._pulled_back is None:
+            (self._pulled_back,) = self._vjps([self._signs])
+        return self._pulled_back
+
+    def divergence(self, density: Density) -> Array:
+        """``div f`` of every sample, or the estimate ``e^T J e``."""
+        if density.divergence == "hutchinson":
+            directions, products = [self._signs], [self.pulled_back_probe()]
+        else:
+            directions = [
+                [ops.zeros_like(y) + _cast(rows[i], density.dtype)
+                 for y, rows in zip(self._y, self._basis, strict=True)]
+                for i in range(self._basis[0].shape[0])
+            ]  # fmt: skip
+            products = self._vjps(directions)
+        total: Any = 0.0
+        for direction, product in zip(directions, products, strict=True):
+            for d, p in zip(direction, product, strict=True):
+                entries = ops.reshape(d * p, (*density.samples, -1))
+                total = total + _cast(ops.sum(entries, axis=len(density.samples)), density.dtype)
+        return ops.reshape(total, density.shape)
+
+    def _vjps(self, directions: Sequence[Sequence[Array]]) -> Sequence[Sequence[Array]]:
+        velocity = partial(self._velocity, self._t)
+        return self._field.derivatives.vjps(velocity, self._y, directions)
 
     def mean_square(self, direction: Sequence[Array]) -> Array:
         """Mean of ``|entry| ** 2``, in the shape of a rate."""
@@ -155,37 +211,55 @@ def _signs(probe: Array, y: Array, real_dtype: str) -> Array:
 
 
 def extend(
-    backend: Backend, problem: Problem, integrands: dict[Integrand, float], key: Any
+    backend: Backend,
+    problem: Problem,
+    integrands: dict[Integrand, float],
+    flow: Flow | None,
+    key: Any,
 ) -> Problem:
-    """Extend a problem by integrands, given with their weights.
+    """Extend a problem by integrands, given with their weights, and by the divergence of a flow.
+
+    The problem of a flow has the log-density in its state and a field that does not know of it.
 
     Raises
     ------
     ValueError
-        If an integrand needs a key and there is none.
+        If something needs a key and there is none, or the state is none of a flow.
     TypeError
         If the backend or the field cannot serve them.
     """
-    derivatives = _derivatives(backend, problem, integrands)
+    derivatives = _derivatives(backend, problem, integrands, flow)
     layout = problem.layout
+    state = layout if flow is None else _of_the_field(layout)
+    density = None if flow is None else _density(flow, layout, state)
     field = ExtendedField(
-        problem.field, tuple(integrands), derivatives, layout.structure, layout.shapes,
-        layout.dtypes, layout.batch is not None, layout.real_dtype,
+        problem.field, tuple(integrands), density, derivatives, state.structure, state.shapes,
+        state.dtypes, layout.batch is not None, layout.real_dtype,
     )  # fmt: skip
     count = len(integrands)
+    carried = [] if density is None else [(density.shape, density.dtype)]
+    added = [*carried, *[(field.rate_shape, layout.real_dtype)] * count]
     extended = layout_of(
-        Structure("tuple", (layout.structure, *[LEAF] * count)),
-        (*layout.shapes, *[field.rate_shape] * count),
-        (*layout.dtypes, *[layout.real_dtype] * count),
+        Structure("tuple", (state.structure, *[LEAF] * len(added))),
+        (*state.shapes, *[shape for shape, _ in added]),
+        (*state.dtypes, *[dtype for _, dtype in added]),
         layout.batch,
     )
     probes: list[Array] = []
-    if any(each.probed for each in integrands):
-        probes = _probes(backend, problem, key)
-    probe = Structure("tuple", (LEAF,) * len(probes)) if probes else Structure("none")
-    args_structure = Structure("tuple", (problem.args_structure, probe))
-    zeros = _filled(backend, np.zeros((layout.samples, count)), problem.y0, layout.dtype)
-    t_eval, given_times = _with_end(backend, problem)
+    basis: list[Array] = []
+    probed = density is not None and density.divergence == "hutchinson"
+    if probed or any(each.probed for each in integrands):
+        probes = _probes(backend, problem.y0, state, key, probed)
+    if density is not None and not probed:
+        basis = _basis(backend, problem.y0, state, density)
+    args_structure = Structure("tuple", (problem.args_structure, _list(probes), _list(basis)))
+    y0 = problem.y0
+    if count:
+        zeros = _filled(backend, np.zeros((layout.samples, count)), y0, layout.dtype)
+        y0 = backend.concat([y0, zeros])
+    t_eval, given_times = _with_end(backend, problem) if count else (
+        problem.t_eval, problem.given_times
+    )  # fmt: skip
     return replace(
         problem,
         asked=problem,
@@ -193,16 +267,66 @@ def extend(
         field=field,
         call=BoundField(backend, field, extended, args_structure),
         layout=extended,
-        y0=backend.concat([problem.y0, zeros]),
-        args=(*problem.args, *probes),
+        y0=y0,
+        args=(*problem.args, *probes, *basis),
         args_structure=args_structure,
         t_eval=t_eval,
         given_times=given_times,
     )
 
 
-def _derivatives(backend: Backend, problem: Problem, integrands: dict[Integrand, float]) -> Any:
-    names = ", ".join(f"ndereg.{type(each).__name__}" for each in integrands)
+def _list(arrays: Sequence[Array]) -> Structure:
+    return Structure("tuple", (LEAF,) * len(arrays)) if arrays else Structure("none")
+
+
+def _of_the_field(layout: Layout) -> Layout:
+    """The layout of ``y``, where that of the state is ``(y, log_density)``."""
+    structure = layout.structure
+    if structure.kind != "tuple" or len(structure.children) != 2 or structure.children[1] != LEAF:
+        raise ValueError(
+            f"expected a state (y, log_density) for an ndereg.Flow, received {structure}; try "
+            "(y0, zeros), with a zero for every sample"
+        )
+    shape = layout.shapes[-1]
+    for each in layout.shapes[:-1]:
+        if each[: len(shape)] != shape:
+            raise ValueError(
+                "expected a log_density in the shape of the samples, the leading axes of y, for "
+                f"an ndereg.Flow, received shape {shape} where y has {each}; try shape {each[:1]}"
+            )
+    if "complex" in layout.dtype:
+        raise TypeError(
+            f"expected a real state for an ndereg.Flow, received dtype {layout.dtype}; try real "
+            "and imaginary parts as entries of their own"
+        )
+    return layout_of(structure.children[0], layout.shapes[:-1], layout.dtypes[:-1], layout.batch)
+
+
+def _density(flow: Flow, layout: Layout, state: Layout) -> Density:
+    samples = layout.shapes[-1]
+    axes = max(map(len, state.shapes)) if layout.batch is not None else len(samples)
+    shape = (*samples, *[1] * (axes - len(samples)))
+    return Density(flow.divergence, samples, shape, layout.dtypes[-1])
+
+
+def _basis(backend: Backend, like: Array, state: Layout, density: Density) -> list[Array]:
+    """Unit vectors of a sample, along the first axis; integers, as the probes are."""
+    integer = backend.dtype(backend.array(1, "an entry"))
+    events = [shape[len(density.samples) :] for shape in state.shapes]
+    sizes = [math.prod(event) for event in events]
+    identity, start, basis = np.eye(sum(sizes)), 0, []
+    for event, size in zip(events, sizes, strict=True):
+        columns = identity[:, start : start + size].reshape(-1, *event)
+        basis.append(backend.cast(backend.times(columns, like), integer))
+        start += size
+    return basis
+
+
+def _derivatives(
+    backend: Backend, problem: Problem, integrands: dict[Integrand, float], flow: Flow | None
+) -> Any:
+    asking = [*([] if flow is None else [flow]), *integrands]
+    names = ", ".join(f"ndereg.{type(each).__name__}" for each in asking)
     if not hasattr(backend, "derivatives"):
         raise TypeError(
             f"expected a backend that serves {names}, received {backend.name!r}; try one of those "
@@ -217,18 +341,20 @@ def _derivatives(backend: Backend, problem: Problem, integrands: dict[Integrand,
     return backend.derivatives()
 
 
-def _probes(backend: Backend, problem: Problem, key: Any) -> list[Array]:
+def _probes(
+    backend: Backend, like: Array, layout: Layout, key: Any, of_a_flow: bool
+) -> list[Array]:
     """Draw random signs for every entry of the state; integers, which no gradient is asked of."""
-    layout = problem.layout
     shapes = [
         (*shape, 2) if dtype.startswith("complex") else shape
         for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True)
     ]
     sizes = [math.prod(shape) for shape in shapes]
-    draws = uniform(backend, key, sum(sizes), "ndereg.JacobianFrobenius")
+    what = "ndereg.Flow" if of_a_flow else "ndereg.JacobianFrobenius"
+    draws = uniform(backend, key, sum(sizes), what)
     signs = 1.0 - 2.0 * (draws < 0.5)
     if isinstance(signs, np.ndarray):
-        signs = backend.times(signs, problem.y0)
+        signs = backend.times(signs, like)
     integer = backend.dtype(backend.array(1, "a sign"))
     probes, start = [], 0
     for shape, size in zip(shapes, sizes, strict=True):
@@ -281,6 +407,8 @@ def contracted(backend: Backend, problem: Problem, result: Result) -> tuple[Prob
         return problem, result
     samples, entries = asked.layout.samples, asked.layout.entries
     end = result.ys
+    if not problem.integral_weights:
+        return asked, result
     if problem.t_eval is not None:
         end = result.ys[:, -1]
         result = replace(result, ys=result.ys[:, :-1])
@@ -296,7 +424,7 @@ def extended_cotangent(
 ) -> Array:
     """Return the cotangent of the extended result for those of the posed problem's."""
     asked = problem.asked
-    if asked is None:
+    if asked is None or not problem.integral_weights:
         return ys_bar
     layout = problem.layout
     samples, count = layout.samples, len(problem.integral_weights)

@@ -34,6 +34,16 @@ class JaxDerivatives(Derivatives):
         _, pull = jax.vjp(_listed(function), *primals)
         return [conjugate(bar) for bar in pull([conjugate(bar) for bar in cotangents])]
 
+    def vjps(
+        self, function: Function, primals: Sequence[Any], cotangents: Sequence[Sequence[Any]]
+    ) -> Sequence[Sequence[Any]]:
+        """All at once, by :func:`jax.vmap`: what is compiled does not grow with their number."""
+        if len(cotangents) == 1:
+            return [self.vjp(function, primals, cotangents[0])]
+        stacked = [jnp.stack(leaves) for leaves in zip(*cotangents, strict=True)]
+        found = jax.vmap(lambda *each: self.vjp(function, primals, each))(*stacked)
+        return [[leaf[i] for leaf in found] for i in range(len(cotangents))]
+
     def total(self, velocity: Function, t: Any, y: Sequence[Any], order: int) -> Sequence[Any]:
         """Taylor coefficients of the solution, each from those before (TayNODE, algorithm 1).
 

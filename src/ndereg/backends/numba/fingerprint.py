@@ -117,7 +117,9 @@ def _mark(value: Any, depth: int, reads: _Reads) -> Any:
     if isinstance(value, types.FunctionType):
         return _function(value, depth, reads)
     if isinstance(value, ExtendedField):
-        return (ExtendedField, value.integrands, _mark(value.field, depth + 1, reads))
+        return (
+            ExtendedField, value.integrands, value.density, _mark(value.field, depth + 1, reads)
+        )  # fmt: skip
     if isinstance(value, Field):
         parts = (value.function, value.vjp, value.in_place)
         return (Field, *(_mark(part, depth + 1, reads) for part in parts))

@@ -22,6 +22,7 @@ from ndereg.backends.torch.emit import EmittedProgram
 from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.history import Recording, SolveFunction
 from ndereg.backends.torch.machine import TorchMachine
+from ndereg.flow import Flow
 from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.kept import kept_plan
@@ -156,6 +157,8 @@ class TorchBackend:
 
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, torch.Tensor]:
         """Return the parameters of a module that require gradients, by name."""
+        if isinstance(field, Flow):
+            field = field.field
         if isinstance(field, SDE):
             found = {
                 f"{name}.{inner}": parameter

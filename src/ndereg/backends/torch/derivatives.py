@@ -30,8 +30,14 @@ class TorchDerivatives(Derivatives):
         self, function: Function, primals: Sequence[Any], cotangents: Sequence[Any]
     ) -> Sequence[Any]:
         """See :func:`torch.func.vjp`."""
+        return self.vjps(function, primals, [cotangents])[0]
+
+    def vjps(
+        self, function: Function, primals: Sequence[Any], cotangents: Sequence[Sequence[Any]]
+    ) -> Sequence[Sequence[Any]]:
+        """One evaluation of the function, and a pullback for each."""
         _, pull = torch.func.vjp(_listed(function), *primals)
-        return pull(list(cotangents))
+        return [pull(list(each)) for each in cotangents]
 
 
 @cache
