@@ -16,7 +16,7 @@ from ndereg.field import Field
 from ndereg.flow import Flow
 from ndereg.plan.lower import lower
 from ndereg.sde import SDE
-from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint
+from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint, Reversible
 from ndereg.spec.controller import ConstantStep, PIDController
 from ndereg.spec.integrand import Integrand, JacobianFrobenius, Kinetic, Taylor
 from ndereg.spec.regularizer import ErrorEstimate, Local, Regularizer, StiffnessEstimate
@@ -110,6 +110,7 @@ __all__ = [
     "NoAdjoint",
     "PIDController",
     "Regularizer",
+    "Reversible",
     "SolveError",
     "Spec",
     "Status",

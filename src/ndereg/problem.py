@@ -19,6 +19,7 @@ from ndereg.backends.base import Array, Backend, Layout, Problem, layout_of
 from ndereg.backends.bound import BoundField
 from ndereg.backends.draws import uniform
 from ndereg.backends.extension import extend
+from ndereg.backends.pairs import paired
 from ndereg.backends.steering import steered
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import CONTROLLERS, lookup_controller
@@ -40,7 +41,7 @@ from ndereg.spec.integrand import Integrand
 from ndereg.spec.regularizer import LocalTerm, Regularizer
 from ndereg.spec.spec import Batch, Spec
 from ndereg.spec.steer import Steer
-from ndereg.spec.stochastic import Noise, StochasticTableau
+from ndereg.spec.stochastic import Noise, StochasticMethod
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import Structure, flatten
 from ndereg.summands import summands
@@ -61,7 +62,7 @@ def prepare(
     args: Any = None,
     *,
     t_eval: Any = None,
-    method: str | Tableau | StochasticTableau = "tsit5",
+    method: str | Tableau | StochasticMethod = "tsit5",
     rtol: Any = 1e-6,
     atol: Any = 1e-9,
     controller: Controller | str | None = None,
@@ -142,6 +143,9 @@ def prepare(
         draws=draws,
         diffusion=diffusion,
     )
+    method = plan.spec.tableau
+    if isinstance(method, StochasticMethod) and method.pairs:
+        return paired(backend, problem)
     integrands = settled.integrands
     if integrands or flow is not None:
         return extend(backend, problem, integrands, flow, plain_key(key))
@@ -222,9 +226,9 @@ def _plan(*fixed: Any) -> Plan:
     return lower(spec)
 
 
-def resolve_method(method: str | Tableau | StochasticTableau) -> Tableau | StochasticTableau:
+def resolve_method(method: str | Tableau | StochasticMethod) -> Tableau | StochasticMethod:
     """Return a method by name, or check the one given."""
-    if isinstance(method, (Tableau, StochasticTableau)):
+    if isinstance(method, (Tableau, StochasticMethod)):
         from ndereg.catalogue import check
 
         check(method)
@@ -237,8 +241,8 @@ def resolve_method(method: str | Tableau | StochasticTableau) -> Tableau | Stoch
     )
 
 
-def _error_order(method: Tableau | StochasticTableau) -> float:
-    if isinstance(method, StochasticTableau):
+def _error_order(method: Tableau | StochasticMethod) -> float:
+    if isinstance(method, StochasticMethod):
         assert method.error_order is not None
         return method.error_order
     return method.error_order or method.order + 1

@@ -21,7 +21,7 @@ from ndereg.spec.controller import Controller
 from ndereg.spec.regularizer import Regularizer
 from ndereg.spec.spec import Batch
 from ndereg.spec.status import SolveError, Status
-from ndereg.spec.stochastic import StochasticTableau
+from ndereg.spec.stochastic import StochasticMethod
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import flatten
 
@@ -43,7 +43,7 @@ class Face:
         args: Any = None,
         *,
         t_eval: Any = None,
-        method: str | Tableau | StochasticTableau = "tsit5",
+        method: str | Tableau | StochasticMethod = "tsit5",
         rtol: Any = 1e-6,
         atol: Any = 1e-9,
         controller: Controller | str | None = None,
@@ -76,7 +76,7 @@ class Face:
             In the order of integration and within the span. Answered from the method's own
             interpolant, of a stochastic equation by a shorter step along the same path; the steps
             do not change. None returns only ``y(t1)``.
-        method : str, Tableau or StochasticTableau
+        method : str, Tableau or StochasticMethod
             A name of the catalogue, or a tableau. A stochastic equation needs one of its own.
         rtol, atol : float
             A step is accepted when the RMS of ``err / (atol + rtol max(|y|, |y1|))`` is at most 1.
@@ -92,7 +92,7 @@ class Face:
             One step size for the whole state, or one a sample along axis 0.
         regularizer : Regularizer or None
             What ``penalty`` is made of.
-        adjoint : {"discrete", "backsolve", "none"} or an adjoint such as ``Discrete(...)``
+        adjoint : {"discrete", "reversible", "backsolve", "none"} or such as ``Discrete(...)``
             How gradients are computed.
         key : int, key of the framework, or BrownianTree
             What is random is drawn from: the noise of a stochastic equation, and the choices of
@@ -142,7 +142,7 @@ class Face:
         args: Any = None,
         *,
         t_eval: Any = None,
-        method: str | Tableau | StochasticTableau = "tsit5",
+        method: str | Tableau | StochasticMethod = "tsit5",
         rtol: Any = 1e-6,
         atol: Any = 1e-9,
         controller: Controller | str | None = None,

@@ -30,7 +30,8 @@ def test_the_catalogue_is_consistent() -> None:
     """Row sums of every method; one coefficient off and the check says so."""
     for name in ndereg.names("sde"):
         method = ndereg.lookup(name)
-        assert isinstance(method, StochasticTableau)
+        if not isinstance(method, StochasticTableau):  # a formula, without a table
+            continue
         check(method)
         (variable, row), *others = method.solution.noise
         wrong = Weights(method.solution.drift, ((variable, (row[0] + 1e-6, *row[1:])), *others))

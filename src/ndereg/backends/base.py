@@ -290,7 +290,9 @@ class Problem:
         times.
     asked : Problem or None
         What the user posed, where this is it with its state extended by integrals
-        (:mod:`ndereg.backends.extension`).
+        (:mod:`ndereg.backends.extension`) or made a pair (:mod:`ndereg.backends.pairs`).
+    part : Layout or None
+        Of what the field sees, where that is one half of the state.
     integral_weights : tuple of float
         Weights of these integrals in the penalty.
     """
@@ -318,6 +320,23 @@ class Problem:
     diffusion: Diffusion | None = None
     asked: Problem | None = None
     integral_weights: tuple[float, ...] = ()
+    part: Layout | None = None
+
+    @property
+    def seen(self) -> Layout:
+        """Layout of what the field sees: the state, or one half of it."""
+        return self.layout if self.part is None else self.part
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """Shape of the array that the field sees, as ``y0`` has it."""
+        shape = tuple(self.y0.shape)
+        return shape if self.part is None else (*shape[:-1], self.part.entries)
+
+    @property
+    def seen_start(self) -> Array:
+        """What the field sees first."""
+        return self.y0 if self.part is None else self.y0[..., : self.part.entries]
 
     @property
     def posed(self) -> Problem:

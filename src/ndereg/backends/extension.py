@@ -22,6 +22,7 @@ from ndereg.backends.base import Array, Backend, Layout, Problem, Result, layout
 from ndereg.backends.bound import BoundField, note_call, refuse_result
 from ndereg.backends.derivatives import Derivatives
 from ndereg.backends.draws import uniform
+from ndereg.backends.pairs import first_of_pair, pair_cotangent, start_cotangent
 from ndereg.field import is_compiled
 from ndereg.flow import Divergence, Flow
 from ndereg.spec.integrand import Integrand
@@ -405,6 +406,8 @@ def contracted(backend: Backend, problem: Problem, result: Result) -> tuple[Prob
     asked = problem.asked
     if asked is None:
         return problem, result
+    if problem.part is not None:
+        return asked, first_of_pair(asked, result)
     samples, entries = asked.layout.samples, asked.layout.entries
     end = result.ys
     if not problem.integral_weights:
@@ -426,6 +429,8 @@ def extended_cotangent(
     asked = problem.asked
     if asked is None or not problem.integral_weights:
         return ys_bar
+    if problem.part is not None:
+        return pair_cotangent(backend, asked, ys_bar)
     layout = problem.layout
     samples, count = layout.samples, len(problem.integral_weights)
     bar = backend.reshape(backend.cast(penalty_bar, layout.dtype), (samples, 1))
@@ -446,5 +451,7 @@ def contracted_cotangents(
     asked = problem.asked
     if asked is None:
         return y0_bar, list(args_bar)
+    if problem.part is not None:
+        return start_cotangent(asked, y0_bar, args_bar)
     own, carried = len(asked.args), len(problem.args)
     return y0_bar[:, : asked.layout.entries], [*args_bar[:own], *args_bar[carried:]]

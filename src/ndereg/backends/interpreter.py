@@ -18,9 +18,11 @@ from ndereg.plan.program import (
     Contract,
     Evaluate,
     Instruction,
+    Join,
     Kind,
     Mean,
     Outer,
+    Part,
     Program,
     Pullback,
     Slot,
@@ -66,6 +68,12 @@ class Machine(Protocol):
     def outer(self, state: Any, noise: Any) -> Any:
         """The transpose of :meth:`contract`: a state times the noise, a matrix."""
 
+    def part(self, pair: Any, index: int) -> Any:
+        """One half of a pair of states."""
+
+    def join(self, first: Any, second: Any) -> Any:
+        """The pair of two states; None is zero."""
+
 
 class Runner:
     """A program made ready to run: coefficients as floats, combinations grouped by scale."""
@@ -109,6 +117,12 @@ class Runner:
                 case "outer":
                     state, noise = operands
                     slots[dst] = machine.outer(slots[state], slots[noise])
+                case "part":
+                    pair, index = operands
+                    slots[dst] = machine.part(slots[pair], index)
+                case "join":
+                    halves = (None if half is None else slots[half] for half in operands)
+                    slots[dst] = machine.join(*halves)
                 case "mean":
                     slots[dst] = machine.mean(slots[operands])
                 case "spread":
@@ -150,6 +164,12 @@ class Runners:
         return self._evaluations.get(name, 0)
 
 
+def half(pair: Any, index: int) -> Any:
+    """One half of an array of pairs ``(..., 2 n)``, in any framework."""
+    entries = pair.shape[-1] // 2
+    return pair[..., index * entries : (index + 1) * entries]
+
+
 def _named(field: str) -> tuple[str, ...]:
     """The one field of an ordinary equation goes without saying."""
     return () if field == "drift" else (field,)
@@ -171,6 +191,10 @@ def _prepare(instruction: Instruction, kinds: dict[Slot, Kind]) -> tuple[str, Sl
             return "contract", dst, (diffusion, noise)
         case Outer(state=state, noise=noise):
             return "outer", dst, (state, noise)
+        case Part(src=src, index=index):
+            return "part", dst, (src, index)
+        case Join(parts=parts):
+            return "join", dst, parts
         case Mean(src=src):
             return "mean", dst, src
         case Spread(src=src):

@@ -25,7 +25,7 @@ FieldPullback = Callable[[Any, Any, Sequence[Any], Any], tuple[Any, Sequence[Any
 
 def trace_field(problem: Problem, name: str = "drift") -> Graph:
     """Trace the field of a problem, or the diffusion of a stochastic equation."""
-    layout, result = problem.layout, None
+    layout, result = problem.seen, None
     if name == "diffusion":
         assert problem.diffusion is not None
         result = problem.diffusion.layout.shapes
@@ -58,11 +58,11 @@ def _checked(problem: Problem) -> Callable[[Any, Any, Any], Any]:
         try:
             result = field(t, y, args)
         except Exception as error:
-            note_call(error, problem.layout, problem.args_structure)
+            note_call(error, problem.seen, problem.args_structure)
             raise
         for leaf in flatten(result)[0]:
             if not isinstance(leaf, _RESULTS):
-                refuse_result(leaf, "NumPy arrays", problem.layout.structure)
+                refuse_result(leaf, "NumPy arrays", problem.seen.structure)
         return result
 
     return called
@@ -95,7 +95,7 @@ def field_pullback(problem: Problem, name: str = "drift") -> FieldPullback:
     TypeError, ValueError
         If the field can neither be traced nor brings a ``vjp``.
     """
-    layout, field = problem.layout, problem.field
+    layout, field = problem.seen, problem.field
     if isinstance(field, Field) and field.vjp is not None:
         return _own_pullback(problem, field.vjp)
     refuse_without_vjp(field)

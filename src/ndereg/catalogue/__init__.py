@@ -15,12 +15,12 @@ from typing import Literal
 from ndereg.catalogue import dop853, explicit, stochastic, tsitouras, verner6, verner7, verner8
 from ndereg.spec import conditions
 from ndereg.spec import stochastic as stochastic_spec
-from ndereg.spec.stochastic import StochasticTableau
+from ndereg.spec.stochastic import StochasticMethod, StochasticTableau
 from ndereg.spec.tableau import Tableau
 
 __all__ = ["check", "lookup", "names", "register"]
 
-Method = Tableau | StochasticTableau
+Method = Tableau | StochasticMethod
 
 _tableaux: dict[str, Method] = {}
 _aliases: dict[str, str] = {}
@@ -37,7 +37,7 @@ def check(tableau: Method) -> None:
     """
     if isinstance(tableau, StochasticTableau):
         stochastic_spec.check(tableau)
-    else:
+    elif isinstance(tableau, Tableau):
         conditions.check(tableau)
 
 
@@ -80,7 +80,7 @@ def register(tableau: Method, aliases: tuple[str, ...] = ()) -> None:
 
 
 def lookup(name: str) -> Method:
-    """Return the method of that name, a Tableau or a StochasticTableau.
+    """Return the method of that name, a Tableau or a StochasticMethod.
 
     Upper and lower case are alike, and so are ``-``, ``_`` and blanks.
 
@@ -132,7 +132,7 @@ def names(equation: Literal["ode", "sde"] = "ode") -> tuple[str, ...]:
     >>> names("sde")[:2]
     ('euler_maruyama', 'stochastic_heun')
     """
-    kind = Tableau if equation == "ode" else StochasticTableau
+    kind = Tableau if equation == "ode" else StochasticMethod
     return tuple(name for name, method in _tableaux.items() if isinstance(method, kind))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ndereg.catalogue import lookup, names
-from ndereg.spec.adjoint import Backsolve
+from ndereg.spec.adjoint import Backsolve, Reversible
 from ndereg.spec.spec import Spec
-from ndereg.spec.stochastic import Calculus, Noise, NoiseKind, StochasticTableau
+from ndereg.spec.stochastic import Calculus, Noise, NoiseKind, StochasticMethod
 from ndereg.spec.tableau import Tableau
 
 _ROWS = {
@@ -14,7 +14,7 @@ _ROWS = {
 }
 
 
-def offers(method: Tableau | StochasticTableau, row: str) -> bool:
+def offers(method: Tableau | StochasticMethod, row: str) -> bool:
     """Whether ``method`` has the row ``"error"`` or ``"stiffness"``."""
     return method.adaptive if row == "error" else method.stiffness_pair is not None
 
@@ -43,6 +43,13 @@ def refuse_unserved(spec: Spec) -> None:
                     f"expected a method with {_ROWS[row]} for {type(term).__name__}, received "
                     f"{method.name!r}, which has none; try {_serving(row, spec.noise)}"
                 )
+    reversible = isinstance(method, StochasticMethod) and method.reversible
+    if isinstance(spec.adjoint, Reversible) and not reversible:
+        raise ValueError(
+            "expected a method whose steps can be undone for adjoint='reversible', received "
+            f"{method.name!r}; try adjoint='discrete', or method='reversible_heun' for an "
+            "ndereg.SDE of Stratonovich"
+        )
     if spec.noise is not None and isinstance(spec.adjoint, Backsolve):
         raise ValueError(
             "expected adjoint='discrete' for a stochastic equation, received 'backsolve'; try "
@@ -69,14 +76,14 @@ def fitting(kind: NoiseKind, calculus: Calculus) -> tuple[str, ...]:
     found = []
     for name in names("sde"):
         method = lookup(name)
-        if isinstance(method, StochasticTableau) and method.serves(kind, calculus):
+        if isinstance(method, StochasticMethod) and method.serves(kind, calculus):
             found.append(name)
     return tuple(found)
 
 
-def _refuse_unfit(method: Tableau | StochasticTableau, noise: Noise | None) -> None:
+def _refuse_unfit(method: Tableau | StochasticMethod, noise: Noise | None) -> None:
     """Refuse a method of other equations, or for other noise."""
-    stochastic = isinstance(method, StochasticTableau)
+    stochastic = isinstance(method, StochasticMethod)
     if noise is None:
         if stochastic:
             raise ValueError(

@@ -9,10 +9,12 @@ space-time Levy area ``H``.
 from __future__ import annotations
 
 from ndereg.catalogue.notation import row, rows
+from ndereg.spec.reversible import ReversibleHeun
 from ndereg.spec.stochastic import (
     Evaluations,
     NoiseKind,
     Row,
+    StochasticMethod,
     StochasticTableau,
     Variable,
     Weights,
@@ -397,7 +399,7 @@ _SLOWRK = _general(
     reference=_FOSTER,
 )
 
-ENTRIES: tuple[tuple[StochasticTableau, tuple[str, ...]], ...] = (
+ENTRIES: tuple[tuple[StochasticMethod, tuple[str, ...]], ...] = (
     (_EULER_MARUYAMA, ("em",)),
     (_STOCHASTIC_HEUN, ()),
     (_EULER_HEUN, ()),
@@ -420,4 +422,5 @@ ENTRIES: tuple[tuple[StochasticTableau, tuple[str, ...]], ...] = (
     (_GENERAL_SHARK, ()),
     (_SPARK, ()),
     (_SLOWRK, ()),
+    (ReversibleHeun(), ()),
 )

@@ -16,9 +16,11 @@ from ndereg.plan.program import (
     Evaluate,
     FieldName,
     Instruction,
+    Join,
     Kind,
     Mean,
     Number,
+    Part,
     Program,
     Slot,
 )
@@ -75,6 +77,15 @@ class Builder:
         """Record the product of a diffusion matrix and the noise."""
         instruction = Contract(self._fresh(dst), diffusion, noise)
         return self._once((Contract, diffusion, noise), instruction)
+
+    def part(self, dst: Slot, src: Slot, index: int) -> Slot:
+        """Record one half of a pair."""
+        return self._once((Part, src, index), Part(self._fresh(dst), src, index))
+
+    def join(self, dst: Slot, first: Slot | None, second: Slot | None) -> Slot:
+        """Record a pair; None is zero."""
+        parts = (first, second)
+        return self._once((Join, parts), Join(self._fresh(dst), parts))
 
     def mean(self, src: Value, dst: Slot = "q") -> Value:
         """Mean over the entries of the state."""

@@ -83,6 +83,33 @@ class Checkpoints(Generic[State]):
             stop = row
 
 
+class Undone:
+    """In place of :class:`Checkpoints` where steps can be undone: no state is kept.
+
+    Examples
+    --------
+    >>> list(Undone().backwards(3, lambda row, state: state - 10, 30))
+    [(2, 20), (1, 10), (0, 0)]
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[int, object] = {}
+
+    def offer(self, row: int, state: object) -> None:
+        """Keep nothing."""
+
+    def backwards(
+        self, rows: int, retreat: Callable[[int, State], State], state: State
+    ) -> Iterator[tuple[int, State]]:
+        """Yield ``(row, state)`` from the last row to the first, ``state`` being the end.
+
+        ``retreat(row, state)`` recovers the state at the start of ``row`` from that at its end.
+        """
+        for row in reversed(range(rows)):
+            state = retreat(row, state)
+            yield row, state
+
+
 def segment_stride(length: int, slots: int) -> int:
     """Stride at which a segment of ``length`` rows fits into ``slots`` states."""
     return -(-length // slots)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ndereg.plan.lower import Plan
 from ndereg.plan.program import Evaluate, Instruction, Program, Slot, reads
+from ndereg.spec.stochastic import StochasticMethod
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,13 @@ class KeptPlan:
 
 
 def kept_plan(plan: Plan) -> KeptPlan | None:
-    """Return the programs that keep linearizations; None for a plan without a discrete adjoint."""
-    if plan.adjoint is None:
+    """Return the programs that keep linearizations; None for a plan that has no use for them.
+
+    That is one without a discrete adjoint, or of a method that advances a pair of states, whose
+    first stages are not evaluations of the field alone.
+    """
+    method = plan.spec.tableau
+    if plan.adjoint is None or (isinstance(method, StochasticMethod) and method.pairs):
         return None
     stages = [f"k{i + 1}" for i in range(plan.spec.tableau.stages)]
     first, last = stages[0], stages[-1]

@@ -50,7 +50,7 @@ def local_plan(spec: Spec) -> LocalPlan | None:
     recomputed, penalty = _step(spec, carried=not through_state)
     return LocalPlan(
         spec=spec,
-        start=first_program(spec.adaptive, carried=True, adaptive=True, noise=spec.noise),
+        start=first_program(spec.adaptive, True, True, spec.tableau, spec.noise),
         step=_step(spec, carried=True)[0],
         adjoint=transpose(recomputed, [(penalty, "penalty_bar")], ["y"] if through_state else []),
     )

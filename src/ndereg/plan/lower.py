@@ -16,12 +16,14 @@ from ndereg.plan.control import (
 from ndereg.plan.local import LocalPlan, local_plan, pick_program
 from ndereg.plan.observables import Stages, record_interpolant
 from ndereg.plan.program import Evaluate, Program, Slot
+from ndereg.plan.reversible import handed_on, retreat_program
 from ndereg.plan.start import first_program
 from ndereg.plan.step import record_step
 from ndereg.plan.stochastic import INCREMENTS
 from ndereg.plan.transpose import transpose
-from ndereg.spec.adjoint import Discrete
+from ndereg.spec.adjoint import Discrete, Reversible
 from ndereg.spec.spec import Spec
+from ndereg.spec.stochastic import StochasticMethod
 from ndereg.spec.tableau import Tableau
 
 
@@ -53,6 +55,8 @@ class Plan:
         ``(t, h, y, W, ...) -> y_theta`` with ``h`` from the start of the step to the output.
     replay : Program
         ``(t, h, y) -> y1``, to recompute states between checkpoints.
+    retreat : Program or None
+        ``(t, h, y) -> y0``, the state at the start of a step from the one at its end.
     adjoint, adjoint_dense : Program or None
         The step transposed, without and with cotangents of the interpolant:
         ``(t, h, y, rtol, atol, y1_bar, r0_bar, ..., Q0_bar, ...) -> y_bar``. Where a stage is
@@ -88,6 +92,7 @@ class Plan:
     dense: Program | None
     read: Program | None
     replay: Program
+    retreat: Program | None
     adjoint: Program | None
     adjoint_dense: Program | None
     read_adjoint: Program | None
@@ -105,7 +110,9 @@ class Plan:
 @lru_cache(maxsize=256)
 def lower(spec: Spec) -> Plan:
     """Lower a specification; equal specifications share one plan."""
-    tableau, carried = spec.tableau, spec.tableau.fsal
+    tableau = spec.tableau
+    paired = isinstance(tableau, StochasticMethod) and tableau.pairs
+    carried = tableau.fsal and (spec.noise is None or handed_on(spec.noise.coupling))
     step, recorded = _step(spec, carried)
     dense = read = read_adjoint = None
     if spec.dense and spec.noise is not None:
@@ -121,8 +128,8 @@ def lower(spec: Spec) -> Plan:
         read_adjoint = transpose(read, [(out, "y_theta_bar")], wrt)
     adjoint = adjoint_dense = None
     shared = False
-    if isinstance(spec.adjoint, Discrete):
-        shared = carried and (bool(spec.terms) or spec.dense)
+    if isinstance(spec.adjoint, (Discrete, Reversible)):
+        shared = carried and not paired and (bool(spec.terms) or spec.dense)
         adjoint = _adjoint(spec, shared, with_dense=False)
         adjoint_dense = None if dense is None else _adjoint(spec, shared, with_dense=True)
     local = local_plan(spec)
@@ -131,8 +138,8 @@ def lower(spec: Spec) -> Plan:
         read_inputs |= {slot for slot, _ in local.step.inputs}
     return Plan(
         spec=spec,
-        first=first_program(True, carried, spec.adaptive, spec.noise),
-        first_given=first_program(False, carried, spec.adaptive, spec.noise),
+        first=first_program(True, carried, spec.adaptive, tableau, spec.noise),
+        first_given=first_program(False, carried, spec.adaptive, tableau, spec.noise),
         begin=begin_program(spec.adaptive),
         step=step,
         control=control_program(spec.adaptive, stochastic=spec.noise is not None),
@@ -145,6 +152,7 @@ def lower(spec: Spec) -> Plan:
         dense=dense,
         read=read,
         replay=_replay(spec),
+        retreat=_retreat(spec),
         adjoint=adjoint,
         adjoint_dense=adjoint_dense,
         read_adjoint=read_adjoint,
@@ -207,6 +215,13 @@ def _replay(spec: Spec) -> Program:
     builder = Builder()
     stages = record_step(builder, spec, carried=False).stages
     return builder.program("replay", {"y1": stages.y1})
+
+
+def _retreat(spec: Spec) -> Program | None:
+    if not isinstance(spec.adjoint, Reversible):
+        return None
+    assert spec.noise is not None
+    return retreat_program(spec.noise)
 
 
 def _shorter_step(spec: Spec) -> Program:

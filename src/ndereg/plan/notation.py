@@ -10,9 +10,11 @@ from ndereg.plan.program import (
     Contract,
     Evaluate,
     Instruction,
+    Join,
     Mean,
     Number,
     Outer,
+    Part,
     Program,
     Pullback,
     Slot,
@@ -60,6 +62,11 @@ def _row(instruction: Instruction) -> tuple[str, str]:
             return dst, f"= mean({_name(src)})"
         case Spread(src=src):
             return dst, f"= {_name(src)} / n"
+        case Part(src=src, index=index):
+            return dst, f"= {_name(src)}[{index}]"
+        case Join(parts=parts):
+            shown = ["0" if part is None else _name(part) for part in parts]
+            return dst, f"= ({', '.join(shown)})"
         case Apply(op=op, srcs=srcs):
             shown = [_name(src) if isinstance(src, str) else _number(src) for src in srcs]
             if op in _INFIX:

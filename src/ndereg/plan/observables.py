@@ -10,7 +10,7 @@ from math import comb
 
 from ndereg.plan.builder import Builder, Value, maximum, safe_divide
 from ndereg.plan.program import Number, Slot
-from ndereg.spec.stochastic import StochasticTableau
+from ndereg.spec.stochastic import StochasticMethod
 from ndereg.spec.tableau import Tableau
 
 THIRD_ORDER_SHARE = 0.01
@@ -65,7 +65,7 @@ class Observables:
     """
 
     def __init__(
-        self, builder: Builder, tableau: Tableau | StochasticTableau, stages: Stages
+        self, builder: Builder, tableau: Tableau | StochasticMethod, stages: Stages
     ) -> None:
         self._builder = builder
         self._tableau = tableau

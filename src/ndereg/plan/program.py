@@ -16,6 +16,9 @@ A scalar meets a state or real slot by broadcasting. ``Apply`` operands may also
 numbers. Noise that acts on the state entry by entry is of kind ``real``, and noise of one channel a
 ``scalar``; the diffusion is then of kind ``state``. Cotangents follow the real inner product
 ``Re(sum(conj(a) * b))``.
+
+Where a method advances a pair of states, the two lie one after the other in the state of the loop;
+:class:`Part` takes one out, :class:`Join` puts them together, and the field sees one of them.
 """
 
 from __future__ import annotations
@@ -123,7 +126,24 @@ class Spread:
     src: Slot
 
 
-Instruction = Combine | Evaluate | Pullback | Contract | Outer | Apply | Mean | Spread
+@dataclass(frozen=True)
+class Part:
+    """``dst`` is half number ``index`` of ``src``, a pair of states."""
+
+    dst: Slot
+    src: Slot
+    index: int
+
+
+@dataclass(frozen=True)
+class Join:
+    """``dst`` is the pair of ``parts``, of which None is zero: Part transposed."""
+
+    dst: Slot
+    parts: tuple[Slot | None, Slot | None]
+
+
+Instruction = Combine | Evaluate | Pullback | Contract | Outer | Apply | Mean | Spread | Part | Join
 
 
 def reads(instruction: Instruction) -> Iterator[Slot]:
@@ -148,8 +168,10 @@ def reads(instruction: Instruction) -> Iterator[Slot]:
             yield from (state, noise)
         case Apply(srcs=srcs):
             yield from (src for src in srcs if isinstance(src, str))
-        case Mean(src=src) | Spread(src=src):
+        case Mean(src=src) | Spread(src=src) | Part(src=src):
             yield src
+        case Join(parts=parts):
+            yield from (part for part in parts if part is not None)
 
 
 def writes(instruction: Instruction) -> Iterator[Slot]:
@@ -259,6 +281,10 @@ def kind_of(instruction: Instruction, kinds: dict[Slot, Kind]) -> Kind:
             return "state"
         case Outer():
             return "diffusion"
+        case Part(src=src):
+            return kinds[src]
+        case Join(parts=parts):
+            return next(kinds[part] for part in parts if part is not None)
         case Mean():
             return "scalar"
         case Spread():

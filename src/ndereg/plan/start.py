@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from ndereg.plan.builder import Builder, Value, maximum, minimum, where
 from ndereg.plan.control import whole_cells
-from ndereg.plan.program import Program, Slot
+from ndereg.plan.motion import Motion, Rates
+from ndereg.plan.program import Program
 from ndereg.spec.status import Status
-from ndereg.spec.stochastic import Noise
-
-DEVIATIONS = 3.0
-"""Standard deviations of the noise that the automatic first step reckons with."""
+from ndereg.spec.stochastic import Noise, StochasticMethod
+from ndereg.spec.tableau import Tableau
 
 
 def first_program(
-    automatic: bool, carried: bool, adaptive: bool, noise: Noise | None = None
+    automatic: bool,
+    carried: bool,
+    adaptive: bool,
+    method: Tableau | StochasticMethod,
+    noise: Noise | None = None,
 ) -> Program:
     """``(t, y) -> (status, h, k1)``.
 
@@ -30,21 +33,19 @@ def first_program(
     builder = Builder()
     builder.input("t", "scalar")
     direction = builder.input("direction", "scalar")
-    y = builder.input("y", "state")
+    motion = Motion(builder, method, noise)
     zero = direction * 0.0
-    start_finite = builder.mean(y.isfinite()).equals(1.0)
+    start_finite = builder.mean(motion.whole.isfinite()).equals(1.0)
     outputs: dict[str, Value] = {}
     if automatic or carried or adaptive:
-        k1 = Value(builder, builder.evaluate("k1", 0, "direction", "y", mapped=False))
-        start_finite = start_finite & builder.mean(k1.isfinite()).equals(1.0)
-        spread = None
-        if noise is not None:
-            spread = _spread(builder, noise, 0, "direction", "y")
-            start_finite = start_finite & builder.mean(spread.isfinite()).equals(1.0)
+        first = motion.rates(1, 0, "direction", motion.start.slot)
+        start_finite = start_finite & builder.mean(first.drift.isfinite()).equals(1.0)
+        if first.spread is not None:
+            start_finite = start_finite & builder.mean(first.spread.isfinite()).equals(1.0)
         if carried:
-            outputs["k1"] = k1
+            outputs["k1"] = first.stage
         if automatic:
-            outputs["h"] = _first_step(builder, y, k1, direction, noise, spread)
+            outputs["h"] = _first_step(builder, motion, first, direction)
     if not automatic:
         outputs["h"] = _given_step(builder, direction, adaptive)
     status = where(start_finite, float(Status.RUNNING), float(Status.NON_FINITE))
@@ -60,25 +61,8 @@ def _given_step(builder: Builder, direction: Value, adaptive: bool) -> Value:
     return where(given.isfinite(), size * direction, builder.input("dt", "scalar"))
 
 
-def _spread(builder: Builder, noise: Noise, c: int, scale: Slot, at: Slot) -> Value:
-    """Standard deviations of the noise of every entry in a unit of time, a few of them."""
-    matrix = noise.coupling == "matrix"
-    name = "g1" if c == 0 else "g0"
-    g = Value(builder, builder.evaluate(name, c, scale, at, field="diffusion", matrix=matrix))
-    if not matrix:
-        return abs(g) * DEVIATIONS
-    rows = Value(builder, builder.contract("rows", abs(g).square().slot))
-    return abs(rows).sqrt() * DEVIATIONS
-
-
-def _first_step(
-    builder: Builder,
-    y: Value,
-    k1: Value,
-    direction: Value,
-    noise: Noise | None,
-    spread: Value | None,
-) -> Value:
+def _first_step(builder: Builder, motion: Motion, first: Rates, direction: Value) -> Value:
+    y, k1, spread = motion.start, first.drift, first.spread
     rtol, atol = builder.input("rtol", "scalar"), builder.input("atol", "scalar")
     span, dt_max = builder.input("span", "scalar"), builder.input("dt_max", "scalar")
     scale = atol + rtol * abs(y)
@@ -95,12 +79,11 @@ def _first_step(
     h0 = minimum(where(d1.isfinite(), h0, 1e-6 * span), span)
     trial_step = (h0 * direction).named("h0")
     trial = builder.combine("g0", y.slot, ((trial_step.slot, 1, k1.slot),))
-    k = builder.evaluate("k0", 1, trial_step.slot, trial, mapped=False)
-    change = builder.combine("dk", None, ((None, 1, k), (None, -1, k1.slot)))
+    later = motion.rates(0, 1, trial_step.slot, trial)
+    change = builder.combine("dk", None, ((None, 1, later.drift.slot), (None, -1, k1.slot)))
     difference = Value(builder, change)
-    if noise is not None and spread is not None:
-        later = _spread(builder, noise, 1, trial_step.slot, trial)
-        difference = abs(difference) + (spread + later)
+    if spread is not None and later.spread is not None:
+        difference = abs(difference) + (spread + later.spread)
     d2 = (norm(difference) / h0).named("d2")
     largest = maximum(d1, d2)
     flat = largest <= 1e-15
@@ -112,9 +95,9 @@ def _first_step(
     # A trial step into a non-finite field says only that the scale is much smaller.
     h1 = where(d2.isfinite(), h1, h0 * 1e-3)
     size = minimum(100.0 * h0, h1)
-    if noise is not None:  # a path is not resolved below it
+    if spread is not None:  # a path is not resolved below it
         size = maximum(size, builder.input("dt_min", "scalar"))
     size = minimum(size, minimum(span, dt_max))
-    if noise is not None:
+    if spread is not None:
         size = whole_cells(builder, size)
     return size * direction

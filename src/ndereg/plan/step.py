@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ndereg.plan.builder import Builder
 from ndereg.plan.observables import Observables, record_stages
+from ndereg.plan.reversible import ReversibleObservables, ReversibleStep
 from ndereg.plan.stochastic import StochasticObservables, StochasticStep
+from ndereg.spec.reversible import ReversibleHeun
 from ndereg.spec.spec import Spec
 from ndereg.spec.stochastic import StochasticTableau
+from ndereg.spec.tableau import Tableau
 
 
 def record_step(builder: Builder, spec: Spec, carried: bool) -> Observables:
@@ -18,4 +21,9 @@ def record_step(builder: Builder, spec: Spec, carried: bool) -> Observables:
     if isinstance(tableau, StochasticTableau):
         assert spec.noise is not None
         return StochasticObservables(builder, tableau, StochasticStep(builder, tableau, spec.noise))
+    if isinstance(tableau, ReversibleHeun):
+        assert spec.noise is not None
+        step = ReversibleStep(builder, spec.noise, carried)
+        return ReversibleObservables(builder, tableau, step)
+    assert isinstance(tableau, Tableau)
     return Observables(builder, tableau, record_stages(builder, tableau, carried))

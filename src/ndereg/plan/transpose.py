@@ -17,10 +17,12 @@ from ndereg.plan.program import (
     Contract,
     Evaluate,
     Instruction,
+    Join,
     Kind,
     Mean,
     Number,
     Outer,
+    Part,
     Program,
     Pullback,
     Slot,
@@ -124,6 +126,16 @@ class _Transposer:
                 dst = self._fresh(src + "_bar")
                 self.body.append(Spread(dst, bar))
                 self._add(src, (None, 1, dst))
+            case Part(src=src, index=index):
+                dst = self._fresh(src + "_bar")
+                self.body.append(Join(dst, (None, bar) if index else (bar, None)))
+                self._add(src, (None, 1, dst))
+            case Join(parts=parts):
+                for index, part in enumerate(parts):
+                    if part in self._active:
+                        dst = self._fresh(f"{part}_bar")
+                        self.body.append(Part(dst, bar, index))
+                        self._add(str(part), (None, 1, dst))
             case Apply():
                 self._apply(instruction, bar)
             case _:

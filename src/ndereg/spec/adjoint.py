@@ -43,6 +43,19 @@ class Discrete:
 
 
 @dataclass(frozen=True)
+class Reversible:
+    """The exact adjoint of the steps taken, their states recovered by undoing them.
+
+    The gradient of :class:`Discrete`, to the rounding of the recovered states, in O(1) states of
+    memory: the forward pass keeps ``(t, h)`` of every accepted step and where the solve ended; the
+    reverse pass runs every step backwards, in closed form, along the path that is drawn again from
+    the key (Kidger et al. 2021, arXiv:2105.13493). Only methods whose steps can be undone have it.
+    """
+
+    name: ClassVar[str] = "reversible"
+
+
+@dataclass(frozen=True)
 class Backsolve:
     """The continuous adjoint, integrated backwards beside the state (Chen et al. 2018).
 
@@ -60,10 +73,11 @@ class NoAdjoint:
     name: ClassVar[str] = "none"
 
 
-Adjoint = Discrete | Backsolve | NoAdjoint
+Adjoint = Discrete | Reversible | Backsolve | NoAdjoint
 
 ADJOINTS: dict[str, Adjoint] = {
     "discrete": Discrete(),
+    "reversible": Reversible(),
     "backsolve": Backsolve(),
     "none": NoAdjoint(),
 }
@@ -88,7 +102,7 @@ def resolve_adjoint(adjoint: str | Adjoint) -> Adjoint:
                 f"{', '.join(ADJOINTS)}"
             )
         return ADJOINTS[adjoint]
-    if isinstance(adjoint, (Discrete, Backsolve, NoAdjoint)):
+    if isinstance(adjoint, (Discrete, Reversible, Backsolve, NoAdjoint)):
         return adjoint
     raise TypeError(
         f"expected adjoint to be one of {', '.join(ADJOINTS)} or ndereg.Discrete(...), "

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ndereg.spec.adjoint import Adjoint, Discrete
 from ndereg.spec.regularizer import Sampling, Term
-from ndereg.spec.stochastic import Noise, StochasticTableau
+from ndereg.spec.stochastic import Noise, StochasticMethod
 from ndereg.spec.tableau import Tableau
 
 Batch = Literal["joint", "independent"]
@@ -41,7 +41,7 @@ class Spec:
 
     Parameters
     ----------
-    tableau : Tableau or StochasticTableau
+    tableau : Tableau or StochasticMethod
         The method.
     adaptive : bool
         Step-size control by the error estimate; False takes constant steps.
@@ -59,7 +59,7 @@ class Spec:
         The extra step whose observables are part of the penalty. One from an unbiased time is
         read off the interpolant, and so needs ``dense``.
     noise : Noise or None
-        Of a stochastic equation; its method is a StochasticTableau.
+        Of a stochastic equation; its method is a StochasticMethod.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class Spec:
     'tsit5'
     """
 
-    tableau: Tableau | StochasticTableau
+    tableau: Tableau | StochasticMethod
     adaptive: bool = True
     terms: tuple[Term, ...] = ()
     adjoint: Adjoint = _DISCRETE

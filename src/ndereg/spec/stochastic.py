@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from ndereg.spec.tableau import Number
 
@@ -90,8 +90,62 @@ class Evaluations:
         return tuple(c for c, _ in self.stages)
 
 
+class StochasticMethod:
+    """What all methods for stochastic equations say of themselves.
+
+    Attributes
+    ----------
+    name, reference : str
+    calculus : {"ito", "stratonovich"}
+    orders : tuple of (kind of noise, float)
+        Strong orders by the kinds of noise that the method serves.
+    error_order : float
+        The ``k`` such that the error estimate behaves like ``h**k``.
+    stages : int
+        Number of stages of the drift.
+    stability_size : float or None
+    pairs : bool
+        Whether the method advances a pair of states.
+    fsal : bool
+        Whether the last stage of a step is the first of the next one; by default none is, as each
+        step has noise of its own.
+    reversible : bool
+        Whether a step can be undone, in closed form and exactly.
+    """
+
+    name: str
+    calculus: Calculus
+    orders: tuple[tuple[NoiseKind, float], ...]
+    reference: str
+    error_order: float | None
+    stages: int
+    adaptive: bool
+    stability_size: float | None = None
+    pairs: ClassVar[bool] = False
+    fsal: ClassVar[bool] = False
+    reversible: ClassVar[bool] = False
+
+    @property
+    def noises(self) -> tuple[NoiseKind, ...]:
+        """Kinds of noise that the method serves."""
+        return tuple(kind for kind, _ in self.orders)
+
+    def serves(self, kind: NoiseKind, calculus: Calculus) -> bool:
+        """Whether the method solves equations with this noise; additive noise has one calculus."""
+        return kind in self.noises and (kind == "additive" or calculus == self.calculus)
+
+    @property
+    def stiffness_pair(self) -> tuple[int, int] | None:
+        """Two stages of the drift of equal abscissa, where a stability size is known."""
+        return None
+
+    def __repr__(self) -> str:
+        orders = ", ".join(f"{kind} ({order:g})" for kind, order in self.orders)
+        return f"<{type(self).__name__} {self.name!r}: {self.calculus}, {orders}>"
+
+
 @dataclass(frozen=True, repr=False)
-class StochasticTableau:
+class StochasticTableau(StochasticMethod):
     """The coefficients of a stochastic Runge–Kutta method.
 
     Parameters
@@ -170,28 +224,14 @@ class StochasticTableau:
         return f"<StochasticTableau {self.name!r}: {self.calculus}, {orders}, {counts} stages>"
 
     @property
-    def noises(self) -> tuple[NoiseKind, ...]:
-        """Kinds of noise that the method serves."""
-        return tuple(kind for kind, _ in self.orders)
-
-    def serves(self, kind: NoiseKind, calculus: Calculus) -> bool:
-        """Whether the method solves equations with this noise; additive noise has one calculus."""
-        return kind in self.noises and (kind == "additive" or calculus == self.calculus)
-
-    @property
-    def stages(self) -> int:
+    def stages(self) -> int:  # type: ignore[override]
         """Number of stages of the drift."""
         return len(self.drift.stages)
 
     @property
-    def adaptive(self) -> bool:
+    def adaptive(self) -> bool:  # type: ignore[override]
         """Whether there is an error estimate."""
         return self.error is not None
-
-    @property
-    def fsal(self) -> bool:
-        """No stage is shared by two steps: each has noise of its own."""
-        return False
 
     @property
     def stiffness_pair(self) -> tuple[int, int] | None:

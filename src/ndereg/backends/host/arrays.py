@@ -8,7 +8,7 @@ from typing import Any
 from ndereg.backends.base import Problem
 from ndereg.backends.host.floats import FLOAT_OPERATIONS, FloatMachine
 from ndereg.backends.host.noise import Driven
-from ndereg.backends.interpreter import Terms
+from ndereg.backends.interpreter import Terms, half
 
 
 class ArrayMachine(Driven):
@@ -62,6 +62,10 @@ class ArrayMachine(Driven):
             else:
                 total = total + array * coefficient
         return total
+
+    def part(self, pair: Any, index: int) -> Any:
+        """One half of a pair of states."""
+        return half(pair, index)
 
     def share(self, scalar: Any) -> Any:
         """A scalar over the number of entries, as it meets a state."""

@@ -11,9 +11,10 @@ from ndereg.backends.host.local import Start
 from ndereg.backends.host.machine import HostMachine, is_joint
 from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runners
-from ndereg.plan.checkpoint import Checkpoints
+from ndereg.plan.checkpoint import Checkpoints, Undone
 from ndereg.plan.control import MEMORY, MEMORY_START, SPACING
 from ndereg.plan.kept import KeptPlan
+from ndereg.spec.adjoint import Adjoint, Discrete, Reversible
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
 
@@ -44,7 +45,7 @@ class Keeping:
 class Tape:
     """What the reverse pass needs of the forward one."""
 
-    checkpoints: Checkpoints[Any]
+    checkpoints: Checkpoints[Any] | Undone
     keeping: Keeping | None = None
     rows: list[Row] = field(default_factory=list)
     start_emissions: list[Emission] = field(default_factory=list)
@@ -53,6 +54,13 @@ class Tape:
     naccept: Any = None
     picked: Any = None
     reductions: dict[str, Any] = field(default_factory=dict)
+
+
+def open_tape(adjoint: Adjoint, keeping: Keeping | None = None) -> Tape | None:
+    """Return the tape of an adjoint that transposes the steps taken; None of the others."""
+    if isinstance(adjoint, Discrete):
+        return Tape(Checkpoints(adjoint.checkpoints), keeping)
+    return Tape(Undone()) if isinstance(adjoint, Reversible) else None
 
 
 def integrate(runners: Runners, machine: HostMachine, tape: Tape | None) -> Result:
@@ -248,6 +256,8 @@ class _Loop:
             penalty = self.runners.finish(machine, values)["penalty"]
         if self.tape is not None:
             self.tape.t_end, self.tape.y_end, self.tape.naccept = self.t, self.y, self.naccept
+            if self.runners.plan.retreat is not None:  # not in the memory of the result
+                self.tape.y_end = self.y + machine.zeros()
             self.tape.reductions = self.reductions
             if self.picked is not None:
                 self.tape.picked = self.picked.row

@@ -21,7 +21,7 @@ class StepNoise:
         self._machine, self._names = machine, problem.plan.noise
         self._joint = problem.layout.batch is None
         self._coupling = problem.diffusion.coupling
-        self._shape = tuple(problem.y0.shape)
+        self._shape = problem.seen_shape
         path = problem.diffusion.path
         self._entries, self._direct = path.entries, path.direct
         # one variable for all entries is a control scalar

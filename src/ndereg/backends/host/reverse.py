@@ -8,6 +8,7 @@ from ndereg.backends.host.loop import Row, Tape
 from ndereg.backends.host.machine import HostMachine, is_joint
 from ndereg.backends.host.outputs import shorter_step
 from ndereg.backends.interpreter import Runners
+from ndereg.plan.checkpoint import Undone
 
 
 def pull_back(
@@ -51,7 +52,16 @@ def pull_back(
         noise = machine.noise(row.t, row.h, index)
         return runners.replay(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y1"]
 
-    for index, y in tape.checkpoints.backwards(len(tape.rows), advance):
+    def retreat(index: int, y: Any) -> Any:
+        row = tape.rows[index]
+        noise = machine.noise(row.t, row.h, index)
+        return runners.retreat(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y0"]
+
+    if isinstance(tape.checkpoints, Undone):
+        states = tape.checkpoints.backwards(len(tape.rows), retreat, tape.y_end)
+    else:
+        states = tape.checkpoints.backwards(len(tape.rows), advance)
+    for index, y in states:
         row = tape.rows[index]
         values = {**constants, "t": row.t, "h": row.h, "y": y, **_renamed(plan, carried)}
         values |= machine.noise(row.t, row.h, index)

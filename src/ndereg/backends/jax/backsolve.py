@@ -49,6 +49,11 @@ class _AugmentedProblem:
     call: Callable[..., Any]
     diffusion: None = None
 
+    @property
+    def seen(self) -> Layout:
+        """The field sees all of it."""
+        return self.layout
+
 
 class Augmented:
     """The augmented system of a field: its layout, its own traced field, its integration.

@@ -37,7 +37,8 @@ class TracedField:
     """
 
     def __init__(self, problem: Problem) -> None:
-        layout = self.layout = problem.layout
+        self.layout, layout = problem.layout, problem.seen
+        self.entries = layout.entries
         real = np.dtype(layout.real_dtype)
         self.state = jax.ShapeDtypeStruct((layout.samples, layout.entries), layout.dtype)
         self.time = jax.ShapeDtypeStruct(layout.time_shape, real)
@@ -233,4 +234,4 @@ class LaneField:
 
     def _merged(self, y: Any, name: str = "drift") -> Any:
         tail = (-1,) if name == "diffusion" and self.traced.matrix else ()
-        return y.reshape((self.samples, self.layout.entries, *tail))
+        return y.reshape((self.samples, self.traced.entries, *tail))

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ndereg.backends.interpreter import Terms
+from ndereg.backends.interpreter import Terms, half
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.field import LaneField
 
@@ -89,9 +89,10 @@ class JaxMachine:
             whole = values.all(axis=-1, keepdims=True)
             return jnp.where(whole, 1.0, self.mean(values.astype(self.control)))
         values = values.astype(self.control)
-        if self.entries >= SUM_LANES**2 and self.entries % SUM_LANES == 0:
+        entries = values.shape[-1]
+        if entries >= SUM_LANES**2 and entries % SUM_LANES == 0:
             values = values.reshape((self.samples, -1, SUM_LANES)).sum(axis=1)
-        return values.sum(axis=-1, keepdims=True) * (1.0 / self.entries)
+        return values.sum(axis=-1, keepdims=True) * (1.0 / entries)
 
     def share(self, scalar: Any) -> Any:
         """Over the number of entries."""
@@ -108,6 +109,16 @@ class JaxMachine:
     def outer(self, state: Any, noise: Any) -> Any:
         """The transpose of :meth:`contract`."""
         return state[..., None] * noise[:, None, :]
+
+    def part(self, pair: Any, index: int) -> Any:
+        """One half of a pair of states."""
+        return half(pair, index)
+
+    def join(self, first: Any, second: Any) -> Any:
+        """The pair of two states; None is zero."""
+        given = first if first is not None else second
+        parts = [jnp.zeros_like(given) if each is None else each for each in (first, second)]
+        return jnp.concatenate(parts, axis=-1)
 
     def evaluate(self, t: Any, y: Any, field: str = "drift") -> Any:
         """The field."""

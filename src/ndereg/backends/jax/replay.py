@@ -101,3 +101,27 @@ class Replay:
         parts = jnp.where(length - 1 <= free, length, jnp.maximum(free // 2, 1) + 1)
         spacing = -(-length // jnp.maximum(parts, 1))
         return jnp.where(free > 0, spacing, jnp.maximum(length, 1)).astype(jnp.int32)
+
+
+class Retreat:
+    """The same where steps can be undone: what is carried is the state at the end of a row."""
+
+    def __init__(self, runners: Runners, machine: JaxMachine, tape: Carry) -> None:
+        self._runners, self._machine = runners, machine
+        self._h, self._t, self._end = tape["h"], tape["t"], tape["y_end"]
+
+    def start(self) -> Carry:
+        """Return the end of the solve."""
+        return {"y": self._end}
+
+    def step_size(self, row: Any) -> Any:
+        """Return the step size of every sample in a row."""
+        return row_at(self._h, row)[:, None]
+
+    def state(self, carried: Carry, row: Any) -> tuple[Carry, Any, Any]:
+        """Return what to carry on, the time at the start of ``row``, and the state there."""
+        machine = self._machine
+        t, h = tuple(row_at(part, row) for part in self._t), self.step_size(row)
+        values = {"t": t, "h": h, "y": carried["y"], **machine.noise(t, h, row)}
+        y = self._runners.retreat(machine, values)["y0"]
+        return {"y": y}, t, y

@@ -13,7 +13,7 @@ from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
 from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.outputs import column_at, shorter_step
-from ndereg.backends.jax.replay import Replay
+from ndereg.backends.jax.replay import Replay, Retreat
 
 Carry = dict[str, Any]
 _SHARED_BARS = ("constants_bar", "args_bar")
@@ -39,7 +39,8 @@ class Reverse:
         self._machine = JaxMachine(field)
         self._tape = tape
         self._ys_bar, penalty_bar, self._picked_bar = bars
-        self._replay = Replay(runners, self._machine, tape)
+        trace = Replay if self._plan.retreat is None else Retreat
+        self._replay = trace(runners, self._machine, tape)
         numbers = rows.named_numbers()
         self._constants = {"rtol": numbers["rtol"], "atol": numbers["atol"]}
         self._seeds = {

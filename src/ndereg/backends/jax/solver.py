@@ -21,7 +21,7 @@ from ndereg.backends.jax.local import ExtraStep
 from ndereg.backends.jax.loop import Capacity, Loop, time_of
 from ndereg.backends.jax.noise import StepNoise
 from ndereg.backends.jax.reverse import Reverse, time_cotangents
-from ndereg.spec.adjoint import Discrete, NoAdjoint
+from ndereg.spec.adjoint import Discrete, NoAdjoint, Reversible
 
 LARGEST_MESH = 2**25
 """Most step sizes, rows times samples, that a differentiated solve has room for; XLA has to know
@@ -32,6 +32,8 @@ SLOT_BYTES = 2**24
 FEWEST_SLOTS = 8
 
 Tree = dict[str, Any]
+_MESH = ("h", "y", "t")
+"""What a tape holds of every row, or of some of them."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,16 @@ class Solver:
 
     def _taped(self, max_steps: int, lanes: Lanes, inputs: Inputs) -> tuple[Tree, Tree]:
         adjoint = self.spec.adjoint
-        assert isinstance(adjoint, Discrete)
         field, rows = self._setting(lanes, inputs, Wanted())
-        state = self.layout.entries * rows.total * jnp.dtype(self.layout.dtype).itemsize
-        slots = min(adjoint.checkpoints, max(FEWEST_SLOTS, SLOT_BYTES // state))
+        states = 0
+        if isinstance(adjoint, Discrete):
+            state = self.layout.entries * rows.total * jnp.dtype(self.layout.dtype).itemsize
+            slots = min(adjoint.checkpoints, max(FEWEST_SLOTS, SLOT_BYTES // state))
+            states = 1 << (slots.bit_length() - 1)
         capacity = Capacity(
             attempts=self.options.recorded,
             rows=min(max_steps, max(LARGEST_MESH // rows.total, 1)),
-            states=1 << (slots.bit_length() - 1),
+            states=states,
         )
         extra = ExtraStep(self.local, field, rows)
         loop = Loop(self.runners, field, extra.opened, self._programs, capacity)
@@ -121,8 +125,8 @@ class Solver:
         result, local = extra.close(loop.result(carry), carry.get("picked"))
         tape, split = carry["tape"], rows.split
         kept = {
-            **{name: jax.tree.map(rows.split_rows, tape[name]) for name in ("h", "y", "t")},
-            "stride": rows.share(tape["stride"]),
+            **{name: jax.tree.map(rows.split_rows, tape[name]) for name in _MESH if name in tape},
+            **{name: rows.share(tape[name]) for name in ("stride",) if name in tape},
             "rows": rows.share(carry["row"]),
             "t_end": jax.tree.map(split, time_of(carry)),
             "y_end": split(carry["y"]),
@@ -169,8 +173,10 @@ class Solver:
             )
             if name in kept
         }
-        merged |= {name: jax.tree.map(rows.merge_rows, kept[name]) for name in ("h", "y", "t")}
-        merged |= {name: rows.unshare(kept[name]) for name in ("stride", "rows")}
+        merged |= {
+            name: jax.tree.map(rows.merge_rows, kept[name]) for name in _MESH if name in kept
+        }
+        merged |= {name: rows.unshare(kept[name]) for name in ("stride", "rows") if name in kept}
         ys_bar, penalty_bar = rows.merge(ys_bar), rows.merge(penalty_bar)
         extra = ExtraStep(self.local, field, rows)
         state_bar, *others = extra.pull(merged["local"], penalty_bar)
@@ -238,7 +244,7 @@ class Solver:
 
     def _kept(self, max_steps: int, inputs: Inputs) -> tuple[Tree, Any]:
         """The result, and what the adjoint needs of the forward solve."""
-        if isinstance(self.spec.adjoint, Discrete):
+        if isinstance(self.spec.adjoint, (Discrete, Reversible)):
             return self.taped(max_steps)(inputs)
         refuse_own_times(inputs)
         result, local = self.extended(inputs)
@@ -248,7 +254,7 @@ class Solver:
         self, wanted: Wanted, inputs: Inputs, kept: Any, ys_bar: Any, penalty_bar: Any
     ) -> Tree:
         """In the real inner product, in the structure of ``_reverse``."""
-        if isinstance(self.spec.adjoint, Discrete):
+        if isinstance(self.spec.adjoint, (Discrete, Reversible)):
             return self.reverse(wanted)(inputs, kept, ys_bar, penalty_bar)
         return self.backsolve(wanted)(inputs, kept, ys_bar, penalty_bar)
 

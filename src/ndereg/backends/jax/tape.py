@@ -21,7 +21,8 @@ Carry = dict[str, Any]
 class Tape:
     """The tape in the carry of the forward loop, with room for ``rows`` and ``slots``.
 
-    ``slots`` is a power of two.
+    ``slots`` is a power of two, or 0 where steps can be undone: then no state is kept, but the
+    time of every row.
     """
 
     def __init__(self, machine: JaxMachine, rows: int, slots: int) -> None:
@@ -31,6 +32,9 @@ class Tape:
         """Return an empty tape; one more slot takes what is not kept, so that nothing branches."""
         machine, slots = self._machine, self._slots
         times = 1 if machine.control.itemsize == 8 else 2
+        if not slots:
+            blank = jnp.zeros((self._rows, machine.samples, 1), machine.control)
+            return {"h": blank[..., 0], "t": (blank,) * times}
         return {
             "h": jnp.zeros((self._rows, machine.samples), machine.control),
             "y": jnp.zeros((slots + 1, machine.samples, machine.entries), machine.dtype),
@@ -45,6 +49,12 @@ class Tape:
 
         Without an accepted sample the next attempt overwrites the row.
         """
+        if not self._slots:
+            parts = zip(tape["t"], t, strict=True)
+            return {
+                "h": put_row(tape["h"], jnp.where(accept, h, 0.0)[:, 0], row),
+                "t": tuple(put_row(kept, part, row) for kept, part in parts),
+            }
         slots, stride = self._slots, tape["stride"]
         advanced = jnp.any(accept)
         full = row == jnp.where(stride == 1, slots, stride * (slots // 2))

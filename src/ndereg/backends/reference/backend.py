@@ -10,7 +10,7 @@ import numpy as np
 from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.backsolve import backsolve
 from ndereg.backends.host.local import ExtraStep, local_runners
-from ndereg.backends.host.loop import Tape, integrate
+from ndereg.backends.host.loop import integrate, open_tape
 from ndereg.backends.host.reverse import pull_back
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
@@ -18,9 +18,7 @@ from ndereg.backends.reference.brownian import NumpyBrownian
 from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import field_pullback
 from ndereg.plan.brownian import Areas, Grid
-from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.lower import Plan
-from ndereg.spec.adjoint import Discrete
 
 
 class ReferenceBackend(NumpyArrays):
@@ -65,8 +63,7 @@ class ReferenceSolver:
         vjp = self.field_pullback(problem)
         vjps = (vjp, field_pullback(problem, "diffusion")) if problem.diffusion else (vjp,)
         extra = ExtraStep(np, self.local, problem)
-        discrete = isinstance(problem.spec.adjoint, Discrete)
-        tape = Tape(Checkpoints(problem.spec.adjoint.checkpoints)) if discrete else None
+        tape = open_tape(problem.spec.adjoint)
         with np.errstate(all="ignore"):
             result = integrate(self.runners, self.machine(extra.opened), tape)
             result = extra.close(lambda: self.machine(problem), result)

@@ -114,6 +114,11 @@ class NumpyMachine(ArrayMachine):
     def outer(self, state: Any, noise: Any) -> Any:
         return state[..., None] * noise[:, None, :]
 
+    def join(self, first: Any, second: Any) -> Any:
+        given = first if first is not None else second
+        parts = [np.zeros_like(given) if each is None else each for each in (first, second)]
+        return np.concatenate(parts, axis=-1)
+
     def scalar(self, value: float | bool) -> Any:
         return value if self.joint else np.full((self.layout.samples, 1), value)
 

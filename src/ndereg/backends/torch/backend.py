@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from ndereg.backends.base import NO_TIME_GRADIENT, Problem, Result
 from ndereg.backends.host.local import ExtraStep, local_runners
-from ndereg.backends.host.loop import Keeping, Tape, integrate
+from ndereg.backends.host.loop import Keeping, Tape, integrate, open_tape
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.torch.brownian import TorchBrownian
 from ndereg.backends.torch.compiled import open_field
@@ -24,7 +24,6 @@ from ndereg.backends.torch.history import Recording, SolveFunction
 from ndereg.backends.torch.machine import TorchMachine
 from ndereg.flow import Flow
 from ndereg.plan.brownian import Areas, Grid
-from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
 from ndereg.sde import SDE
@@ -211,7 +210,7 @@ class TorchSolver:
             raise ValueError(NO_TIME_GRADIENT)
         detached = replace(problem, y0=problem.y0.detach(), args=tuple(field.leaves))
         if problem.t0 != problem.t1:
-            field.look(problem.t0, detached.y0)
+            field.look(problem.t0, detached.seen_start)
         if not (field.inputs or problem.y0.requires_grad or any(t is not None for t in times)):
             # with autograd on, which costs nothing as nothing has history, and would show if the
             # field came upon something that has
@@ -240,7 +239,7 @@ class TorchSolver:
             )
             field = open_field(self.backend, problem, wanted, carried)
             if problem.t0 != problem.t1:
-                field.look(problem.t0, problem.y0)
+                field.look(problem.t0, problem.seen_start)
             _refuse_hidden(field.inputs[len(wanted) + len(carried) :])
             recording, result = self._record(problem, field)
             states = recording.states()
@@ -269,10 +268,10 @@ class TorchSolver:
 
     def _record(self, problem: Problem, field: TorchField) -> tuple[Recording, Result]:
         adjoint = problem.spec.adjoint
-        tape = None
+        keeping = None
         if isinstance(adjoint, Discrete):
             keeping = self._keeping(adjoint, problem, field)
-            tape = Tape(Checkpoints(adjoint.checkpoints), keeping)
+        tape = open_tape(adjoint, keeping)
         result, extra = self._run(problem, field, tape)
         recording = Recording(self.backend, self.runners, problem, field, tape, _solve, extra)
         return recording, result

@@ -27,9 +27,11 @@ from ndereg.plan.program import (
     Contract,
     Evaluate,
     Instruction,
+    Join,
     Mean,
     Number,
     Outer,
+    Part,
     Program,
     Pullback,
     Slot,
@@ -237,6 +239,14 @@ class _Emitter:
                 self.matrix(dst, f"contract({given})")
             case Outer(dst=dst, state=state, noise=noise):
                 self.matrix(dst, f"outer({name[state]}, {name[noise]})")
+            case Part(dst=dst, src=src, index=index):  # shares the memory of the pair
+                self.lines.append(f"{name[dst]} = machine.part({name[src]}, {index})")
+                self.owned.discard(src)
+                self.tensors.add(dst)
+                self.full.add(dst)
+            case Join(dst=dst, parts=parts):
+                given = ", ".join("None" if part is None else name[part] for part in parts)
+                self.matrix(dst, f"machine.join({given})")
             case Mean(dst=dst, src=src):
                 self.mean(dst, src)
             case Spread(dst=dst, src=src):

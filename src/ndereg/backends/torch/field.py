@@ -102,7 +102,7 @@ class TorchField:
         self, backend: Backend, problem: Problem, args: Sequence[int], carried: Sequence[Any]
     ) -> None:
         """``args`` are the positions of the leaves of args to differentiate by."""
-        self.layout = layout = problem.layout
+        self.layout = layout = problem.seen
         self.leaves = [leaf.detach() for leaf in problem.args]
         for position in args:
             self.leaves[position] = self.leaves[position].detach().requires_grad_()
@@ -121,14 +121,14 @@ class TorchField:
             )  # fmt: skip
             matrix = diffusion.coupling == "matrix"
             self._diffusion_shape = (
-                *problem.y0.shape,
+                *problem.seen_shape,
                 *((diffusion.path.entries.channels,) if matrix else ()),
             )
         self._nested = problem.args_structure.unflatten(self.leaves)
         self._real = getattr(torch, layout.real_dtype)
         self._device = problem.y0.device
         self._dtype = problem.y0.dtype
-        self._shape = problem.y0.shape
+        self._shape = problem.seen_shape
         # a state that the field takes as it is needs no reshaping around every call
         self._direct = layout.structure == LEAF and self._shape == layout.shapes[0]
         self._joint = layout.batch is None

@@ -12,6 +12,7 @@ import torch
 from ndereg.backends.base import Problem
 from ndereg.backends.host.floats import FloatMachine
 from ndereg.backends.host.noise import Driven
+from ndereg.backends.interpreter import half
 from ndereg.backends.torch.compiled import CompiledField
 from ndereg.backends.torch.field import TorchField
 
@@ -68,6 +69,17 @@ class TorchMachine(Driven):
     def outer(self, state: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The transpose of :meth:`contract`."""
         return state.unsqueeze(-1) * self._channels(noise)
+
+    def part(self, pair: torch.Tensor, index: int) -> Any:
+        """One half of a pair of states."""
+        return half(pair, index)
+
+    def join(self, first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor:
+        """Return the pair of two states; None is zero."""
+        if first is None:
+            assert second is not None
+            first = torch.zeros_like(second)
+        return torch.cat([first, torch.zeros_like(first) if second is None else second], dim=-1)
 
     def _channels(self, noise: torch.Tensor) -> torch.Tensor:
         return noise[0] if self.joint else noise.unsqueeze(-2)

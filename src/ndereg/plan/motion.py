@@ -1,0 +1,70 @@
+"""How the state of an equation moves at a point, before there is a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ndereg.plan.builder import Builder, Value
+from ndereg.plan.program import Number, Slot
+from ndereg.plan.reversible import handed_on
+from ndereg.spec.reversible import ReversibleHeun
+from ndereg.spec.stochastic import Noise, StochasticMethod
+from ndereg.spec.tableau import Tableau
+
+DEVIATIONS = 3.0
+"""Standard deviations of the noise that the automatic first step reckons with."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Rates at a point.
+
+    Attributes
+    ----------
+    drift : Value
+    spread : Value or None
+        Standard deviations of the noise of every entry in a unit of time, a few of them.
+    stage : Value
+        What a first step takes over as its first stage.
+    """
+
+    drift: Value
+    spread: Value | None
+    stage: Value
+
+
+class Motion:
+    """The rates of an ordinary equation, or of a stochastic one with its noise.
+
+    Attributes
+    ----------
+    start : Value
+        What moves: the state, of a pair of states the first.
+    """
+
+    def __init__(
+        self, builder: Builder, method: Tableau | StochasticMethod, noise: Noise | None
+    ) -> None:
+        self._builder, self._noise = builder, noise
+        self._paired = isinstance(method, ReversibleHeun)
+        self.whole = builder.input("y", "state")
+        self.start = self.whole
+        if self._paired:
+            self.start = Value(builder, builder.part("z", "y", 0))
+
+    def rates(self, number: int, c: Number, scale: Slot, at: Slot) -> Rates:
+        """Rates at ``t + c scale`` and a state."""
+        builder, noise = self._builder, self._noise
+        drift = Value(builder, builder.evaluate(f"k{number}", c, scale, at))
+        if noise is None:
+            return Rates(drift, None, drift)
+        matrix = noise.coupling == "matrix"
+        name = f"g{number}" if number else "g0.noise"
+        found = builder.evaluate(name, c, scale, at, field="diffusion", matrix=matrix)
+        g, stage = Value(builder, found), drift
+        if self._paired and handed_on(noise.coupling):
+            stage = Value(builder, builder.join(f"{drift.slot}.pair", drift.slot, g.slot))
+        if not matrix:
+            return Rates(drift, abs(g) * DEVIATIONS, stage)
+        rows = Value(builder, builder.contract("rows", abs(g).square().slot))
+        return Rates(drift, abs(rows).sqrt() * DEVIATIONS, stage)

@@ -1,0 +1,111 @@
+"""The reversible Heun method, and the adjoint that undoes its steps."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ndereg
+from ndereg.backends.host import loop
+from ndereg.plan.checkpoint import Undone
+
+from .problems import ARGS, TIMES, Y0, Solver, close, double_precision, drift, entrywise, equation
+
+CASES = [
+    ("diagonal", "joint", None, True),
+    ("general", "independent", TIMES, True),
+    ("scalar", "independent", None, True),
+    ("additive", "joint", TIMES, False),
+]
+
+
+def options(batch: str, times: Any, adaptive: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "method": "reversible_heun", "batch": batch, "key": 7, "rtol": 1e-2, "atol": 1e-2,
+        "max_steps": 60, "regularizer": ndereg.ErrorEstimate(),
+    }  # fmt: skip
+    if times is not None:
+        found["t_eval"] = times
+    if not adaptive:
+        found["controller"] = ndereg.ConstantStep(0.09)
+    return found
+
+
+def test_a_step_is_the_published_recursion() -> None:
+    """Equation by equation, on the increments of a tree, with one evaluation a step."""
+    tree, size = ndereg.BrownianTree(3, 0.0, 1.0, (2,), 2.0**-8), 0.125
+    sde = ndereg.SDE(drift, entrywise, calculus="stratonovich")
+    y0 = np.array([0.3, -0.2])
+    sol = Solver("reference").solve(
+        sde, y0, span=(0.0, 1.0), method="reversible_heun", key=tree,
+        controller=ndereg.ConstantStep(size),
+    )  # fmt: skip
+    z = zh = y0
+    times = np.arange(9) * size
+    mu, sigma = drift(times[0], zh, ARGS), entrywise(times[0], zh, ARGS)
+    for t, end in pairwise(times):
+        w = tree.increment(float(t), float(end))[0]
+        zh = 2 * z - zh + mu * size + sigma * w
+        later = drift(end, zh, ARGS), entrywise(end, zh, ARGS)
+        z = z + (mu + later[0]) * size / 2 + (sigma + later[1]) * w / 2
+        mu, sigma = later
+    close(sol.ys, z, 1e-14)
+    assert sol.stats.nfev == 9
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_undone_steps_have_the_gradient_of_the_discrete_adjoint(name: str) -> None:
+    reference, other, rng = Solver("reference"), Solver(name), np.random.default_rng(1)
+    for kind, batch, times, adaptive in CASES[:1] if name == "jax" else CASES:
+        given, sde = options(batch, times, adaptive), equation("reversible_heun", kind)
+        independent = batch == "independent"
+        shape: tuple[int, ...] = Y0.shape
+        if times is not None:
+            shape = (3, len(times), 2) if independent else (len(times), 3, 2)
+        bars = rng.normal(size=shape), rng.normal(size=3 if independent else ())
+        expected = reference.gradient(sde, *bars, **given)
+        assert np.min(expected[0].stats.nsteps) > 8
+        for solver in (reference, other):
+            with double_precision(solver.name):
+                actual = solver.gradient(sde, *bars, adjoint="reversible", **given)
+                for left, right in zip(actual[1:], expected[1:], strict=True):
+                    close(left, right, 1e-12)
+
+
+def test_no_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mesh is, and the end of the solve, which the user may overwrite."""
+    tapes: list[Any] = []
+    opened = loop.open_tape
+
+    def seen(*given: Any) -> Any:
+        tapes.append(opened(*given))
+        return tapes[-1]
+
+    monkeypatch.setattr("ndereg.backends.reference.backend.open_tape", seen)
+    reference, sde = Solver("reference"), equation("reversible_heun", "diagonal")
+    given, found = options("joint", None, True), []
+    for overwritten in (False, True):
+        sol, pullback = reference.face.solve_vjp(
+            sde, (0.1, 1.0), Y0, ARGS, adjoint=ndereg.Reversible(), **given
+        )
+        if overwritten:
+            sol.ys[:] = 0.0
+        found.append(pullback(Y0)[0])
+    assert np.array_equal(*found)
+    for tape in tapes:
+        assert isinstance(tape.checkpoints, Undone)
+        assert len(tape.rows) == sol.stats.naccept and not tape.checkpoints.states
+
+
+def test_other_methods_cannot_undo_their_steps() -> None:
+    sde = equation("stochastic_heun", "diagonal")
+    step = ndereg.ConstantStep(0.1)
+    with pytest.raises(ValueError, match=r"received 'stochastic_heun'.*reversible_heun"):
+        Solver("reference").solve(
+            sde, method="stochastic_heun", controller=step, key=0, adjoint="reversible"
+        )
+    with pytest.raises(ValueError, match=r"received 'tsit5'.*'discrete'"):
+        Solver("reference").solve(drift, method="tsit5", adjoint="reversible")
