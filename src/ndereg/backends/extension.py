@@ -427,10 +427,10 @@ def extended_cotangent(
 ) -> Array:
     """Return the cotangent of the extended result for those of the posed problem's."""
     asked = problem.asked
+    if asked is not None and problem.part is not None:
+        return pair_cotangent(backend, asked, ys_bar)
     if asked is None or not problem.integral_weights:
         return ys_bar
-    if problem.part is not None:
-        return pair_cotangent(backend, asked, ys_bar)
     layout = problem.layout
     samples, count = layout.samples, len(problem.integral_weights)
     bar = backend.reshape(backend.cast(penalty_bar, layout.dtype), (samples, 1))
