@@ -97,8 +97,8 @@ class Face:
         key : int, key of the framework, or BrownianTree
             What is random is drawn from: the noise of a stochastic equation, and the choices of
             ``ndereg.Local``, ``ndereg.Steer``, ``ndereg.JacobianFrobenius`` and ``ndereg.Flow``. An
-            int gives the same on every backend. Otherwise a ``numpy.random.Generator``, a ``torch.Generator`` or
-            a key of ``jax.random``, also one inside a transformation.
+            int gives the same on every backend. Otherwise a ``numpy.random.Generator``, a
+            ``torch.Generator`` or a key of ``jax.random``, also one inside a transformation.
         record : bool
             Keep every attempted step in ``steps``.
         throw : bool
