@@ -30,7 +30,7 @@ INTERRUPTED = 130
 
 RecipeName = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="Which experiment: digits, mnist, physionet or spiral."),
+    typer.Argument(metavar="RECIPE", help="Which experiment: digits, ffjord, mnist, ..."),
 ]
 Regularizers = Annotated[
     str | None, typer.Option(help="Rows to train, comma-separated: none,error,stiffness,...")
@@ -59,6 +59,12 @@ Data = Annotated[
 ]
 Times = Annotated[
     str | None, typer.Option(help="Times of physionet: hourly (default), two-hourly or exact.")
+]
+Density = Annotated[
+    str | None, typer.Option(help="What ffjord fits: pinwheel (default), moons, cancer, ...")
+]
+Divergence = Annotated[
+    str | None, typer.Option(help="Of ffjord in training: exact (default) or hutchinson.")
 ]
 EvaluateEvery = Annotated[int | None, typer.Option(help="Epochs from test to test.")]
 Weight = Annotated[
@@ -101,6 +107,8 @@ def compare(
     learning_rate_decay: LearningRateDecay = None,
     data: Data = None,
     times: Times = None,
+    density: Density = None,
+    divergence: Divergence = None,
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,
@@ -139,6 +147,8 @@ def train(
     learning_rate_decay: LearningRateDecay = None,
     data: Data = None,
     times: Times = None,
+    density: Density = None,
+    divergence: Divergence = None,
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,

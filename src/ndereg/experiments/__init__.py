@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "digits": "ndereg.experiments.digits:Digits",
+    "ffjord": "ndereg.experiments.ffjord:Ffjord",
     "mnist": "ndereg.experiments.mnist:Mnist",
     "physionet": "ndereg.experiments.physionet:PhysioNet",
     "spiral": "ndereg.experiments.spiral:Spiral",

@@ -68,7 +68,9 @@ def exact_prediction(task: Task, params: dict[str, Any]) -> np.ndarray:
     wide = map_leaves(_wide, params)
     batch: Batch = {name: _wide(array) for name, array in task.counted.items()}
     y0, context = task.encode(wide, batch)
-    sol = solve(task.field, task.t_span, y0, wide["field"], **{**task.solve_options(), **FINE})
+    field, more = task.prediction()
+    options = {**task.solve_options(), **more, **FINE}
+    sol = solve(field, task.t_span, y0, wide["field"], **options)
     return np.asarray(task.decode(wide, sol.ys, context))
 
 

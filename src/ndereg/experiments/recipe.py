@@ -9,8 +9,9 @@ one solve::
     loss        = task.loss(params, ys, context, batch, step)      training
     output      = task.decode(params, ys, context)                 prediction
 
-Each is written with array-API functions, so that PyTorch and JAX differentiate it; ``encode_vjp``
-and ``loss_vjp`` are the same with hand-written gradients, which is what NumPy trains with.
+A prediction may solve another field (``task.prediction``). Each is written with array-API
+functions, so that PyTorch and JAX differentiate it; ``encode_vjp`` and ``loss_vjp`` are the same
+with hand-written gradients, which is what NumPy trains with.
 """
 
 from __future__ import annotations
@@ -167,6 +168,10 @@ class Task(ABC):
     def solve_options(self) -> dict[str, Any]:
         """Return more keywords for the solve, such as ``t_eval``."""
         return {}
+
+    def prediction(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """Return the field that a prediction solves, and keywords besides those of every solve."""
+        return self.field, {}
 
     def draws(self, count: int, random: np.random.Generator) -> Batch:
         """Return what a batch of ``count`` samples needs of noise, to stand beside its rows."""

@@ -112,8 +112,9 @@ class Runner(base.Runner):
 
     def _solve(self, params: Any, batch: Any, **more: Any) -> tuple[Any, Any]:
         y0, context = self.task.encode(params, batch)
+        field, options = self.task.prediction()
         sol = nde.solve(
-            self.task.field, self.task.t_span, y0, params["field"], **self.options, **more
+            field, self.task.t_span, y0, params["field"], **self.options, **options, **more
         )
         return sol, self.task.decode(params, sol.ys, context)
 

@@ -84,9 +84,10 @@ class Runner(base.Runner):
     def _solve(self, batch: Batch, **more: Any) -> tuple[Any, Any]:
         params = unflatten(self.flat)
         y0, context = self.task.encode(params, batch)
+        field, options = self.task.prediction()
         with _BLAS.limit(limits=self.settings.threads):
             sol = nde.solve(
-                self.task.field, self.task.t_span, y0, params["field"], **self.options, **more
+                field, self.task.t_span, y0, params["field"], **self.options, **options, **more
             )
             return sol, self.task.decode(params, sol.ys, context)
 
