@@ -18,6 +18,7 @@ from ndereg.field import is_compiled
 from ndereg.plan.brownian import Areas, Grid, grid
 from ndereg.plan.lower import Plan
 from ndereg.sde import SDE
+from ndereg.spec.adjoint import Backsolve
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.stochastic import Noise
 from ndereg.structure import Structure, check_leaves, flatten
@@ -174,7 +175,7 @@ def driven(
     )
     entries = Entries(layout.samples, found.channels, equation.shared)
     path = _path(backend, key, plan, entries, span)
-    return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path)
+    return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path, backend)
 
 
 def _path(
@@ -193,7 +194,8 @@ def _path(
     if isinstance(key, BrownianTree):
         return _given(backend, key, areas, entries, span)
     spec = plan.spec
-    direct = not (spec.adaptive or spec.dense or spec.local is not None)
+    again = isinstance(spec.adjoint, Backsolve)  # asked for by another mesh
+    direct = not (spec.adaptive or spec.dense or spec.local is not None or again)
     return Path(key_words(backend, key), _own_grid(backend, span), areas, entries, direct)
 
 

@@ -84,10 +84,11 @@ class Solver:
         return self.face.solve(sde, span, self.put(y0), self.put(args), **options)
 
     def gradient(
-        self, sde: Any, bar: Any, penalty_bar: Any, y0: Any = Y0, args: Any = ARGS, **options: Any
-    ) -> tuple[Any, Any, Any]:
+        self, sde: Any, bar: Any, penalty_bar: Any, y0: Any = Y0, args: Any = ARGS,
+        span: Any = SPAN, **options: Any,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
         """Solution, d_y0 and d_args."""
-        sol, pullback = self.face.solve_vjp(sde, SPAN, self.put(y0), self.put(args), **options)
+        sol, pullback = self.face.solve_vjp(sde, span, self.put(y0), self.put(args), **options)
         return sol, *pullback(self.put(bar), self.put(np.asarray(penalty_bar)))
 
 

@@ -58,7 +58,7 @@ def test_without_noise_it_is_the_ordinary_equation() -> None:
         ({"method": "tsit5"}, "expected a method for diagonal noise .*sosri"),
         ({"method": "stochastic_heun"}, "Ito, received 'stochastic_heun'.*noise='additive'"),
         ({"method": "sra1"}, "expected a method for diagonal noise"),
-        ({"adjoint": "backsolve"}, "expected adjoint='discrete'"),
+        ({"adjoint": "backsolve"}, "expected an equation of Stratonovich for adjoint='backsolve'"),
         ({"method": "euler_maruyama", "controller": None}, "embedded error.*lamba_em"),
         ({"controller": ndereg.PIDController(dt_min=1e-9)}, "dt_min of at least"),
         (

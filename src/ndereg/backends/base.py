@@ -233,8 +233,11 @@ class Diffusion:
         ``(B, n * channels)``, row by row.
     layout : Layout
         Of its result.
-    coupling : {"diagonal", "scalar", "matrix"}
+    coupling : {"diagonal", "scalar", "matrix", "product"}
+        With ``"product"`` it is ``call(t, y, args_leaves, noise) -> g dW``.
     path : Path
+    backend : Backend
+        What computes the path.
     """
 
     field: Callable[..., Any]
@@ -242,6 +245,7 @@ class Diffusion:
     layout: Layout
     coupling: Coupling
     path: Path
+    backend: Any
 
 
 # Those of one call are not frozen: a frozen dataclass sets its attributes one by one, and the two

@@ -85,6 +85,11 @@ class Entries:
     channels: int
     shared: bool = False
 
+    @property
+    def joined(self) -> Entries:
+        """The same noise as that of one sample."""
+        return Entries(1, (1 if self.shared else self.samples) * self.channels)
+
     def __post_init__(self) -> None:
         if (1 if self.shared else self.samples) * self.channels > 2**32:
             raise ValueError(

@@ -51,10 +51,7 @@ def refuse_unserved(spec: Spec) -> None:
             "ndereg.SDE of Stratonovich"
         )
     if spec.noise is not None and isinstance(spec.adjoint, Backsolve):
-        raise ValueError(
-            "expected adjoint='discrete' for a stochastic equation, received 'backsolve'; try "
-            "adjoint='discrete', whose memory is that of its checkpoints"
-        )
+        _refuse_unreturned(method, spec.noise)
     if spec.terms and isinstance(spec.adjoint, Backsolve):
         raise ValueError(
             "expected adjoint='discrete' for a regularizer over the steps of the solve "
@@ -105,6 +102,28 @@ def _refuse_unfit(method: Tableau | StochasticMethod, noise: Noise | None) -> No
         advice = ""
     raise ValueError(
         f"expected a method for {what}, received {method.name!r}; try one of {suitable}{advice}"
+    )
+
+
+def _refuse_unreturned(method: Tableau | StochasticMethod, noise: Noise) -> None:
+    """Refuse the continuous adjoint where it is no equation that the method solves.
+
+    It is an equation of Stratonovich, whose noise moves cotangents and parameters together: general
+    noise, whatever that of the equation is.
+    """
+    stratonovich = noise.kind == "additive" or noise.calculus == "stratonovich"
+    general = isinstance(method, StochasticMethod) and method.serves("general", "stratonovich")
+    if stratonovich and general:
+        return
+    if not stratonovich:
+        raise ValueError(
+            "expected an equation of Stratonovich for adjoint='backsolve', received one of Ito; "
+            "try adjoint='discrete', or the equation with calculus='stratonovich'"
+        )
+    raise ValueError(
+        "expected a method for general noise in the calculus of Stratonovich for "
+        f"adjoint='backsolve', as the adjoint equation has it, received {method.name!r}; try one "
+        f"of {', '.join(fitting('general', 'stratonovich'))}, or adjoint='discrete'"
     )
 
 

@@ -23,7 +23,8 @@ class Rates:
     ----------
     drift : Value
     spread : Value or None
-        Standard deviations of the noise of every entry in a unit of time, a few of them.
+        Standard deviations of the noise of every entry in a unit of time, a few of them; None
+        without noise, and where the diffusion is only known by its product with noise.
     stage : Value
         What a first step takes over as its first stage.
     """
@@ -40,12 +41,15 @@ class Motion:
     ----------
     start : Value
         What moves: the state, of a pair of states the first.
+    noisy : bool
+        Whether there is a path, which is not resolved below its cells.
     """
 
     def __init__(
         self, builder: Builder, method: Tableau | StochasticMethod, noise: Noise | None
     ) -> None:
         self._builder, self._noise = builder, noise
+        self.noisy = noise is not None
         self._paired = isinstance(method, ReversibleHeun)
         self.whole = builder.input("y", "state")
         self.start = self.whole
@@ -56,7 +60,7 @@ class Motion:
         """Rates at ``t + c scale`` and a state."""
         builder, noise = self._builder, self._noise
         drift = Value(builder, builder.evaluate(f"k{number}", c, scale, at))
-        if noise is None:
+        if noise is None or noise.coupling == "product":
             return Rates(drift, None, drift)
         matrix = noise.coupling == "matrix"
         name = f"g{number}" if number else "g0.noise"

@@ -7,7 +7,7 @@ from functools import cached_property
 from ndereg.plan.builder import Builder, Value, where
 from ndereg.plan.observables import Observables, Stages
 from ndereg.plan.program import Program, Slot
-from ndereg.plan.stochastic import KINDS, Term
+from ndereg.plan.stochastic import KINDS, MATRICES, Term
 from ndereg.spec.reversible import ReversibleHeun
 from ndereg.spec.stochastic import Coupling, Noise
 
@@ -28,7 +28,7 @@ class HeunPair:
 
     def rates(self, number: int, c: int, at: Slot) -> Rates:
         """Drift and diffusion at ``t + c h``."""
-        builder, matrix = self._builder, self.coupling == "matrix"
+        builder, matrix = self._builder, self.coupling in MATRICES
         k = builder.evaluate(f"k{number}", c, "h", at)
         g = builder.evaluate(f"g{number}", c, "h", at, field="diffusion", matrix=matrix)
         return k, g
@@ -60,7 +60,7 @@ class HeunPair:
         noise = builder.input("W", KINDS[self.coupling])
         if self.coupling == "scalar":
             return noise.slot, diffusion
-        if self.coupling == "matrix":
+        if self.coupling in MATRICES:
             return None, builder.contract("dn", diffusion, noise.slot)
         return None, builder.apply("mul", Value(builder, diffusion), noise, dst="dn").slot
 
@@ -87,7 +87,7 @@ class ReversibleStep:
 
 def handed_on(coupling: Coupling) -> bool:
     """Whether a step takes over the rates at its start: they are a pair like the state then."""
-    return coupling != "matrix"
+    return coupling not in MATRICES
 
 
 class ReversibleObservables(Observables):

@@ -95,9 +95,9 @@ def _first_step(builder: Builder, motion: Motion, first: Rates, direction: Value
     # A trial step into a non-finite field says only that the scale is much smaller.
     h1 = where(d2.isfinite(), h1, h0 * 1e-3)
     size = minimum(100.0 * h0, h1)
-    if spread is not None:  # a path is not resolved below it
+    if motion.noisy:  # a path is not resolved below it
         size = maximum(size, builder.input("dt_min", "scalar"))
     size = minimum(size, minimum(span, dt_max))
-    if spread is not None:
+    if motion.noisy:
         size = whole_cells(builder, size)
     return size * direction

@@ -12,8 +12,12 @@ from ndereg.spec.stochastic import Coupling, Noise, StochasticTableau, Variable,
 
 Term = tuple[Slot | None, Number, Slot]
 
-KINDS: Final[dict[Coupling, Kind]] = {"diagonal": "real", "scalar": "scalar", "matrix": "noise"}
+KINDS: Final[dict[Coupling, Kind]] = {
+    "diagonal": "real", "scalar": "scalar", "matrix": "noise", "product": "noise",
+}  # fmt: skip
 """Kind of the slots ``W``, ``H`` and ``K``, and of the variables made of them."""
+MATRICES: Final = ("matrix", "product")
+"""Couplings in which the diffusion is contracted with the noise."""
 INCREMENTS: Final = ("W", "H", "K")
 """What a step may ask of the Brownian path."""
 
@@ -98,7 +102,8 @@ class StochasticStep:
         ]
         mixed = {v: row for v, row in rows.items() if v not in plain and row}
         stages = sorted({j for row in mixed.values() for j in row})
-        if len(stages) <= len(mixed):
+        # a matrix that is never made is not added to others either
+        if len(stages) <= len(mixed) or self._coupling == "product":
             for j in stages:
                 weighted = [(row[j], variable(v)) for v, row in mixed.items() if j in row]
                 weight, noise = _sum(builder, "w", weighted)
@@ -111,7 +116,7 @@ class StochasticStep:
         return terms
 
     def _product(self, diffusion: Slot, noise: Slot) -> Slot:
-        if self._coupling == "matrix":
+        if self._coupling in MATRICES:
             return self._builder.contract("dn", diffusion, noise)
         value, factor = Value(self._builder, diffusion), Value(self._builder, noise)
         return self._builder.apply("mul", value, factor, dst="dn").slot
@@ -131,7 +136,7 @@ class StochasticStep:
             argument = self.combination(f"v{index + 1}", self._y, weights)
             self._diffusions[index] = self._builder.evaluate(
                 f"g{index + 1}", c, "h", argument,
-                field="diffusion", matrix=self._coupling == "matrix",
+                field="diffusion", matrix=self._coupling in MATRICES,
             )  # fmt: skip
         return self._diffusions[index]
 

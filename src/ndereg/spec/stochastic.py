@@ -22,8 +22,9 @@ NoiseKind = Literal["diagonal", "additive", "scalar", "general"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
 Calculus = Literal["ito", "stratonovich"]
 CALCULI: tuple[Calculus, ...] = get_args(Calculus)
-Coupling = Literal["diagonal", "scalar", "matrix"]
-"""How the diffusion meets the noise: entry by entry, one number for all, or as a matrix."""
+Coupling = Literal["diagonal", "scalar", "matrix", "product"]
+"""How the diffusion meets the noise: entry by entry, one number for all, as a matrix, or as a
+matrix that is never made, of which only the product with the noise is asked for."""
 Variable = Literal["W", "H", "K", "chi1", "chi2", "chi3", "square", "root"]
 
 VARIABLES: dict[Variable, str] = {
@@ -54,7 +55,7 @@ class Noise:
     ----------
     kind : {"diagonal", "additive", "scalar", "general"}
     calculus : {"ito", "stratonovich"}
-    coupling : {"diagonal", "scalar", "matrix"}
+    coupling : {"diagonal", "scalar", "matrix", "product"}
         Additive noise has a diffusion of the shape of the state, or a matrix.
     """
 

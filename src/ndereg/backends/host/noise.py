@@ -26,7 +26,7 @@ class StepNoise:
         self._entries, self._direct = path.entries, path.direct
         # one variable for all entries is a control scalar
         dtype = "float64" if self._coupling == "scalar" else problem.layout.real_dtype
-        backend = problem.call.backend
+        backend = problem.diffusion.backend
         self._path = backend.brownian(path.areas, path.words, path.grid, dtype, problem.y0)
 
     def __call__(self, t: Any, h: Any, step: int) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Between output times the cotangent obeys ``da/dt = -(df/dy)^T a`` and those of the parameters
 ``dg/dt = -(df/dp)^T a`` (Pontryagin 1962; Chen et al. 2018, arXiv:1806.07366). At an output time
 the cotangent jumps and the state is restored to the forward solution. The error control is joint
-over everything that is integrated.
+over everything that is integrated. Of a stochastic equation the noise moves all of it as well (see
+:mod:`ndereg.backends.host.backsolve`).
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ndereg.backends.base import Layout
+from ndereg.backends.base import Diffusion, Layout
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.arrays import JaxArrays
 from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
 from ndereg.backends.jax.inputs import Inputs, Rows
 from ndereg.backends.jax.reverse import time_cotangents
+from ndereg.backends.pairs import pair_layout
+from ndereg.backends.products import NoiseProduct, adjoint_noise
 from ndereg.plan.lower import lower
 from ndereg.spec.adjoint import NoAdjoint
 from ndereg.spec.spec import Spec
 from ndereg.spec.status import Status
+from ndereg.spec.stochastic import Coupling
 from ndereg.structure import LEAF, Structure
 
 _ARRAYS: Any = JaxArrays()
@@ -47,12 +51,13 @@ class _AugmentedProblem:
     layout: Layout
     args: tuple[Any, ...]
     call: Callable[..., Any]
-    diffusion: None = None
+    diffusion: Diffusion | None = None
+    part: Layout | None = None
 
     @property
     def seen(self) -> Layout:
-        """The field sees all of it."""
-        return self.layout
+        """The field sees all of it, or one of a pair."""
+        return self.layout if self.part is None else self.part
 
 
 class Augmented:
@@ -75,9 +80,14 @@ class Augmented:
             dtype=str(np.result_type(*dtypes)),
             batch=None,
         )
-        problem: Any = _AugmentedProblem(
-            self.layout, (*traced.inputs[0], *traced.inputs[1]), self._call
-        )
+        args, diffusion = (*traced.inputs[0], *traced.inputs[1]), None
+        if traced.path is not None:
+            coupling: Coupling = "product"
+            path = replace(traced.path, entries=traced.path.entries.joined)
+            diffusion = Diffusion(self._product, self._product, self.layout, coupling, path, None)
+        problem: Any = _AugmentedProblem(self.layout, args, self._call, diffusion)
+        if traced.pairs:
+            problem = replace(problem, layout=pair_layout(self.layout), part=self.layout)
         self.traced = TracedField(problem)
 
     def runners(self, spec: Spec) -> Runners:
@@ -92,23 +102,44 @@ class Augmented:
                     record=False,
                     terms=(),
                     local=None,
+                    noise=adjoint_noise(spec.noise),
                 )
             )
         )
 
-    def _call(self, t: Any, flat: Any, args: Sequence[Any]) -> Any:
+    def _point(self, t: Any, flat: Any) -> tuple[Any, Any, Any]:
+        """Time and state as the field sees them, and the cotangent of the state."""
         y, a, *_ = self.layout.unflatten(_ARRAYS, flat)
-        t = jnp.broadcast_to(t.astype(self._field.time.dtype), self._field.time.shape)
+        time = self._field.time
+        return jnp.broadcast_to(t.astype(time.dtype), time.shape), y, a
+
+    def _call(self, t: Any, flat: Any, args: Sequence[Any]) -> Any:
+        t, y, a = self._point(t, flat)
         linearization = self._field.linearization(self._wanted)
         at = linearization.primal(args, t, y)
         bars = linearization.pullback(args, at, a)
         return self.layout.flatten(_ARRAYS, [at.k, *(-bar for bar in bars)])
 
+    def _product(self, t: Any, flat: Any, args: Sequence[Any], noise: Any) -> Any:
+        t, y, a = self._point(t, flat)
+        times = NoiseProduct(
+            self._field.coupling, self._field.path.entries.channels,
+            self._field.layout.batch is not None, y.shape,
+        )  # fmt: skip
+        linearization = self._field.linearization(self._wanted, "diffusion")
+        at = linearization.primal(args, t, y)
+        k, k_bar = times(at.k, noise), times.transposed(at.k, a, noise)
+        bars = linearization.pullback(args, at, k_bar)
+        return self.layout.flatten(_ARRAYS, [k, *(-bar for bar in bars)])
+
     def integrate(
         self, forward: Callable[[Inputs], Any], inputs: Inputs, ys: Any, ys_bar: Any
     ) -> dict[str, Any]:
         """Cotangents of ``y0``, constants and args; nan if the backward solve fails."""
-        layout = self.layout
+        layout, pairs = self.layout, self._field.pairs
+        if pairs:  # the second of a pair follows the solution
+            entries = self._field.entries
+            ys, ys_bar = ys[..., :entries], ys_bar[..., :entries] + ys_bar[..., entries:]
         if inputs.t_eval is None:
             starts = tuple(jnp.asarray(part)[None] for part in inputs.t1)
             states, bars = ys[None], ys_bar[None]
@@ -125,8 +156,11 @@ class Augmented:
             (a, *parameters_bar), failed = carry
             start, end, y, bar = given
             flat = layout.flatten(_ARRAYS, [y, a + bar, *parameters_bar])
-            found = forward(Inputs((), args, flat, start, end, None, inputs.numbers))
-            _, *leaves = layout.unflatten(_ARRAYS, found["ys"])
+            if pairs:
+                flat = jnp.concatenate([flat, flat], axis=-1)
+            given = Inputs((), args, flat, start, end, None, inputs.numbers, path=inputs.path)
+            found = forward(given)
+            _, *leaves = layout.unflatten(_ARRAYS, found["ys"][..., : layout.entries])
             return (leaves, failed | (found["counts"][3, 0] != Status.SUCCESS)), None
 
         zeros = [
@@ -138,6 +172,8 @@ class Augmented:
         )
         y0_bar, *parameters_bar = (jnp.where(failed, jnp.nan, leaf) for leaf in leaves)
         count = len(self._wanted.constants)
+        if pairs:  # the user's state began both, and what began the second one has no say
+            y0_bar = jnp.concatenate([y0_bar, jnp.zeros_like(y0_bar)], axis=-1)
         return {
             "y0": y0_bar,
             "constants": parameters_bar[:count],

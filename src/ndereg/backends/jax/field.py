@@ -44,9 +44,13 @@ class TracedField:
         self.time = jax.ShapeDtypeStruct(layout.time_shape, real)
         args = tuple(jax.ShapeDtypeStruct(arg.shape, arg.dtype) for arg in problem.args)
         calls = {"drift": problem.call}
-        self.matrix = False
+        self.matrix, self.path, self.product = False, None, None
+        self.pairs = problem.part is not None
         if problem.diffusion is not None:
-            calls["diffusion"] = problem.diffusion.call
+            if problem.diffusion.coupling == "product":
+                self.product = problem.diffusion.call
+            else:
+                calls["diffusion"] = problem.diffusion.call
             self.matrix = problem.diffusion.coupling == "matrix"
             self.coupling, self.path = problem.diffusion.coupling, problem.diffusion.path
             # what is given at run time would be kept alive
@@ -178,6 +182,17 @@ class LaneField:
             return self.traced(inputs[:count], inputs[count:], t, y, name)
 
         return self._merged(self._mapped(field, self._time(t), self._split(y)), name)
+
+    def product(self, t: Time, y: Any, noise: Any) -> Any:
+        """Return the diffusion times the noise, where only that is known of it."""
+        count, product = len(self.constants), self.traced.product
+        assert product is not None
+
+        def times(inputs: Sequence[Any], t: Any, given: tuple[Any, Any]) -> Any:
+            return product(t, given[0], inputs[count:], given[1])
+
+        given = self._split(y), self._split(noise)
+        return self._merged(self._mapped(times, self._time(t), given))
 
     def linearize(self, t: Time, y: Any, name: str = "drift") -> tuple[Any, Linearized]:
         """Return the field, and the field with what its pullback needs."""

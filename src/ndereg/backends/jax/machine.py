@@ -104,6 +104,8 @@ class JaxMachine:
 
     def contract(self, diffusion: Any, noise: Any) -> Any:
         """A sum over channels, which XLA fuses with its products."""
+        if isinstance(diffusion, tuple):
+            return self.field.product(*diffusion, noise)
         return jnp.sum(diffusion if noise is None else diffusion * noise[:, None, :], axis=-1)
 
     def outer(self, state: Any, noise: Any) -> Any:
@@ -121,7 +123,9 @@ class JaxMachine:
         return jnp.concatenate(parts, axis=-1)
 
     def evaluate(self, t: Any, y: Any, field: str = "drift") -> Any:
-        """The field."""
+        """The field; of a diffusion that is only known by its product, what that is made of."""
+        if field == "diffusion" and self.field.traced.product is not None:
+            return t, y
         return self.field.evaluate(t, y, field)
 
     def linearize(self, t: Any, y: Any, field: str = "drift") -> tuple[Any, Any]:

@@ -75,7 +75,9 @@ class ReferenceSolver:
                 state_bar = extra.pull(machine, penalty_bar)
                 if tape is None:
                     part, *given = extra.interrupted(ys, ys_bar, state_bar)
-                    y0_bar, bars = backsolve(_ARRAYS, _solve, part, vjp, *given, np.broadcast_to)
+                    y0_bar, bars = backsolve(
+                        _ARRAYS, _solve, part, vjp, *given, np.broadcast_to, *vjps[1:]
+                    )
                     machine.accumulate(bars)
                 else:
                     bar, picked_bar = extra.among_outputs(ys_bar, state_bar)

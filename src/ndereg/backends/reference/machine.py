@@ -94,6 +94,8 @@ class NumpyMachine(ArrayMachine):
     def _diffusion(self, t: Any, y: Any) -> Any:
         diffusion = self.problem.diffusion
         assert diffusion is not None
+        if diffusion.coupling == "product":
+            return self.field_time(t), y  # its product is asked for
         g = diffusion.call(self.field_time(t), y, self.problem.args)
         return g.reshape((*y.shape, -1)) if diffusion.coupling == "matrix" else g
 
@@ -109,6 +111,10 @@ class NumpyMachine(ArrayMachine):
         return y_bar
 
     def contract(self, diffusion: Any, noise: Any) -> Any:
+        if isinstance(diffusion, tuple):
+            equation = self.problem.diffusion
+            assert equation is not None
+            return equation.call(*diffusion, self.problem.args, noise)
         return (diffusion if noise is None else diffusion * noise[:, None, :]).sum(-1)
 
     def outer(self, state: Any, noise: Any) -> Any:

@@ -138,12 +138,23 @@ class Recording:
             y_bar, bars = field.pullback(latest.pop(), k_bar)
             return y_bar, list(bars) or [None] * len(field.wrt)
 
-        problem = replace(problem, call=call, args=tuple(tensor.detach() for tensor in field.wrt))
+        def call_diffusion(t: Any, y: torch.Tensor, args: Any) -> torch.Tensor:
+            g, linearization = field.linearize(t, y, "diffusion")
+            latest[:] = [linearization]
+            return g
+
+        diffusion = problem.diffusion
+        if diffusion is not None:
+            diffusion = replace(diffusion, call=call_diffusion)
+        args = tuple(tensor.detach() for tensor in field.wrt)
+        problem = replace(problem, call=call, args=args, diffusion=diffusion)
 
         def solve(plan: Plan, augmented: Problem) -> Result:
             return self.solve(plan, augmented, _Called(augmented))  # type: ignore[arg-type]
 
-        y_bar, bars = backsolve(self.backend, solve, problem, pull, ys, ys_bar, torch.broadcast_to)
+        y_bar, bars = backsolve(
+            self.backend, solve, problem, pull, ys, ys_bar, torch.broadcast_to, pull
+        )
         return y_bar, [
             bar if own is None else own if bar is None else own + bar
             for own, bar in zip(machine.args_bar, bars, strict=True)
@@ -166,6 +177,8 @@ class _Called:
     def evaluate(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
         real = getattr(torch, self.problem.layout.real_dtype)
         time = torch.scalar_tensor(t, dtype=real, device=self._like.device)
+        if name == "diffusion":
+            return time, y  # type: ignore[return-value]  # its product is asked for
         return self.problem.call(time, y, self.problem.args)
 
     def linearize(self, t: Any, y: torch.Tensor, name: str = "drift") -> Any:

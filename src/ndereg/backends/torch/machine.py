@@ -60,8 +60,12 @@ class TorchMachine(Driven):
         self.evaluate = field.evaluate
         self.linearize = field.linearize
 
-    def contract(self, diffusion: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    def contract(self, diffusion: Any, noise: torch.Tensor | None) -> torch.Tensor:
         """A matrix for every entry of the state and every channel, times the noise."""
+        if isinstance(diffusion, tuple):
+            equation = self.problem.diffusion
+            assert equation is not None
+            return equation.call(*diffusion, self.problem.args, noise)
         if noise is None:
             return diffusion.sum(-1)
         return (diffusion * self._channels(noise)).sum(-1)
