@@ -26,6 +26,7 @@ from ndereg.backends.numba.fields import (
 from ndereg.backends.numba.fingerprint import fingerprint
 from ndereg.backends.numba.forward import COUNTS, INFO, PICK
 from ndereg.backends.numba.modules import build
+from ndereg.backends.numba.packed import LANES
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.reference.machine import NumpyMachine
@@ -38,6 +39,9 @@ from ndereg.trace import Graph
 
 MOST_FIELDS = 256
 """Fields whose compiled functions a specification keeps."""
+
+CHUNKS = 16
+"""Parts of a batch, however many threads there are, so that sums over them are the same."""
 
 _UNSEEN: Any = object()
 _PENALTY = INFO.index("penalty")
@@ -245,6 +249,7 @@ class Routine:
         adjoint = plan.spec.adjoint
         checkpoints = adjoint.checkpoints if isinstance(adjoint, Discrete) else 0
         self.tape_shape = (checkpoints, self.entries)
+        self.no_scratch = np.empty((0, 0), self.dtype)
         self.no_times, self.no_weights = np.empty((self.samples, 0)), np.empty(0)
         self.forward_rows, self.reverse_rows = self.module.forward_rows, self.module.reverse_rows
         self.temporaries = max(self.module.temporaries, 1)
@@ -337,6 +342,11 @@ class Run:
 
     def _many(self) -> None:
         problem, routine = self.problem, self.routine
+        if routine.samples >= LANES and routine.module.packed is not None:
+            # a lane is idle from the last sample that it is given to the end of its chunk
+            whole = min(thread_count(), routine.samples // LANES)
+            in_threads(self._pack, routine.samples, max(whole, routine.samples // (4 * LANES)))
+            return
 
         def chunk(start: int, stop: int) -> None:
             rows, temporaries = routine.workspace(routine.forward_rows)
@@ -347,6 +357,15 @@ class Run:
             )  # fmt: skip
 
         in_threads(chunk, routine.samples)
+
+    def _pack(self, start: int, stop: int) -> None:
+        """Solve a part of the batch, several samples at once."""
+        problem, routine = self.problem, self.routine
+        routine.module.packed.solve_packed(
+            start, stop, problem.t0, problem.t1, self.y0, self.parameters, self.weights,
+            np.empty(LANES, np.int64), self.ys, self.info, routine.no_scratch, self.args,
+            *_environment(routine.kernels.field),
+        )  # fmt: skip
 
     def reverse(
         self, tape: Any, ys_bar: Any, penalty_bar: Any, picked_bar: Any = None
@@ -417,13 +436,9 @@ def _stacked(columns: list[Any]) -> tuple[Any, ...]:
     return (*table[:4], table[4] > 0)
 
 
-CHUNKS = 16
-"""Parts of a batch, however many threads there are, so that sums over them are the same."""
-
-
-def in_threads(chunk: Callable[[int, int], Any], samples: int) -> list[Any]:
+def in_threads(chunk: Callable[[int, int], Any], samples: int, pieces: int = CHUNKS) -> list[Any]:
     """Results of ``chunk(start, stop)`` over all samples, in threads where there are several."""
-    pieces = min(samples, CHUNKS)
+    pieces = min(samples, pieces, CHUNKS)
     edges = [round(i * samples / pieces) for i in range(pieces + 1)]
     spans = list(pairwise(edges))
     if pieces == 1 or thread_count() == 1:

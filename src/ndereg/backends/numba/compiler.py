@@ -9,7 +9,7 @@ from numba.core.compiler import Compiler
 
 __all__ = [
     *("inlined", "inlined_in_memory", "kernel", "kernel_in_memory"),
-    *("program", "program_in_memory"),
+    *("inlined_program", "program", "program_in_memory"),
 ]
 
 
@@ -47,6 +47,11 @@ inlined = njit(cache=True, fastmath=_EXACT_ENOUGH, forceinline=True, **_COMMON)
 #: Decorator of step programs and loops: their sums may be taken in any order, so that the means of
 #: the error norms are vectorised as well.
 program = njit(cache=True, fastmath={"contract", "reassoc", "nsz"}, **_COMMON)
+
+#: Of step programs inside of a loop over samples, for the same reason as above.
+inlined_program = njit(
+    cache=True, fastmath={"contract", "reassoc", "nsz"}, forceinline=True, **_COMMON
+)
 
 #: The same for source that refers to functions of the user, which cannot be cached on disk.
 kernel_in_memory = njit(fastmath=_EXACT_ENOUGH, **_COMMON)

@@ -161,7 +161,7 @@ def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
 
 
 def _start(programs: Programs) -> list[str]:
-    values = _scalars(programs) | {"y": "y"}
+    values = scalar_values(programs) | {"y": "y"}
     first, given = programs["first"], programs["first_given"]
     outputs = {"h": "h", "status": "status", "k1": "k1"}
 
@@ -179,7 +179,8 @@ def _start(programs: Programs) -> list[str]:
     ]
 
 
-def _scalars(programs: Programs) -> dict[str, str]:
+def scalar_values(programs: Programs) -> dict[str, str]:
+    """Source of the scalars that the programs of the loop read."""
     names = [
         *PARAMETERS, *MEMORY, "spacing", "direction", "span", "t", "h", "last", "status", "E",
         "finite", "accept",
@@ -192,7 +193,7 @@ def _scalars(programs: Programs) -> dict[str, str]:
 
 def _attempt(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
     plan, spec = programs.plan, programs.plan.spec
-    scalars = _scalars(programs)
+    scalars = scalar_values(programs)
     lines = [
         programs["begin"].call(
             scalars | {"remaining": "(t1 - t)"}, {"h_try": "h_try", "last": "last"}
@@ -238,7 +239,7 @@ def _advance(
     programs: Programs, rows: ForwardRows, slot_of: dict[str, str], keep: bool
 ) -> list[str]:
     plan, spec = programs.plan, programs.plan.spec
-    scalars = _scalars(programs)
+    scalars = scalar_values(programs)
     lines = ["t_next = t1 if last else t + h_try", "naccept += 1.0"]
     if spec.terms:
         accumulate = programs["accumulate"]
@@ -333,7 +334,7 @@ def _finish(programs: Programs, keep: bool) -> list[str]:
     spec = programs.plan.spec
     lines = ["penalty = 0.0"]
     if spec.terms:
-        lines.append(programs["finish"].call(_scalars(programs), {"penalty": "penalty"}))
+        lines.append(programs["finish"].call(scalar_values(programs), {"penalty": "penalty"}))
     lines += [f"info[{i}] = {name}" for i, name in enumerate(INFO[:-1])]
     lines.append(f"info[{len(INFO) - 1}] = t")
     for i, term in enumerate(spec.terms):

@@ -11,6 +11,7 @@ from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.fields import FieldKernels
 from ndereg.backends.numba.forward import ForwardRows, Programs, forward_source, many_source
 from ndereg.backends.numba.module import load
+from ndereg.backends.numba.packed import packable, packed_source
 from ndereg.backends.numba.programs import Kernels, Numbers
 from ndereg.backends.numba.reverse import (
     ReverseRows,
@@ -36,6 +37,14 @@ class SolveModule:
     programs: Programs
     kernels: FieldKernels
     independent: bool
+
+    @cached_property
+    def packed(self) -> Any:
+        """The module that solves several samples at once; None where samples are not packed."""
+        plan, numbers, names = self.programs.plan, self.programs.numbers, self.programs.kernels
+        if not self.independent or not packable(plan, self.kernels, numbers, names):
+            return None
+        return _load(packed_source(plan, numbers, names, self.kernels), {})
 
     @cached_property
     def functions(self) -> Any:

@@ -47,6 +47,9 @@ Numba's own ``math.isfinite(x)`` looks at ``x - x``, which is 0 once sums may be
 """
 
 
+_BRANCHLESS = {"pow": "select({1} == 0, {one}, exp({1} * log({0})))"}
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Source of numbers in the dtypes of a state.
@@ -57,11 +60,14 @@ class Numbers:
         Of the state and of its moduli.
     entries : int or None
         Number of entries where loops should have a literal length, else None.
+    branchless : bool
+        Whether powers are written so that a loop around them becomes vector instructions.
     """
 
     dtype: str
     real: str
     entries: int | None
+    branchless: bool = False
 
     def literal(self, value: Number) -> str:
         """A coefficient, typed so that arithmetic stays in the dtype of the state."""
@@ -448,4 +454,7 @@ class _Emitter:
             if self.numbers.complex and is_state:
                 test = f"(is_finite({z}.real) and is_finite({z}.imag))"
             return f"({one} if {test} else {zero})"
-        return SCALAR_TEXT[instruction.op].format(*values, zero=zero, one=one)
+        text = SCALAR_TEXT[instruction.op]
+        if self.numbers.branchless:
+            text = _BRANCHLESS.get(instruction.op, text)
+        return text.format(*values, zero=zero, one=one)
