@@ -41,6 +41,8 @@ def test_help_names_every_option(command):
     assert result.exit_code == 0
     for option in ("--backend", "--rtol", "--weight", "--seeds", "--out", "--resume", "--quiet"):
         assert option in result.stdout
+    for choice in ("opening-the-blackbox", "steer+error", "nfe:TARGET", "physionet:"):
+        assert choice in result.stdout
 
 
 def test_compare_prints_the_table_and_leaves_the_report(tmp_path):
@@ -75,8 +77,10 @@ def test_train_shows_its_progress(tmp_path):
         (["digits", "--regularizers", "none,eror"], "regularizers among none, error"),
         (["digits", "--backend", "keras"], "backend among numpy, torch, jax"),
         (["digits", "--tol", "1e-6", "--rtol", "1e-3"], "received both"),
-        (["digits", "--weight", "error"], "NAME=START:END"),
-        (["digits", "--weight", "error=x"], "START:END"),
+        (["digits", "--regularizers", "none,eror"], "did you mean 'error'"),
+        (["digits", "--weight", "error"], "NAME=START:END or NAME=nfe:TARGET"),
+        (["digits", "--weight", "steer=1"], "--regularizers none,error,stiffness,error+stiffness,"),
+        (["digits", "--weight", "error=x"], "START:END or nfe:TARGET"),
         (["digits", "--seeds", "0"], "--seeds >= 1"),
         (["digits", "--seed", "-1"], "seed in"),
         (["digits", "--preset", "fast"], "preset among"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ndereg import __version__
 from ndereg.bench.command import bench
@@ -33,12 +34,12 @@ RecipeName = Annotated[
     typer.Argument(metavar="RECIPE", help="Which experiment: digits, ffjord, mnist, ..."),
 ]
 Regularizers = Annotated[
-    str | None, typer.Option(help="Rows to train, comma-separated: none,error,stiffness,...")
+    str | None, typer.Option(help="Rows to train, comma-separated, of those below.")
 ]
-Regularizer = Annotated[str, typer.Option(help="What to train with: none, error, stiffness, ...")]
+Regularizer = Annotated[str, typer.Option(help="The row to train, of those below.")]
 Backend = Annotated[str | None, typer.Option(help="numpy (default), torch or jax.")]
 Device = Annotated[str | None, typer.Option(help="cpu (default) or, with torch and jax, cuda.")]
-Preset = Annotated[str, typer.Option(help="Named settings of the recipe.")]
+Preset = Annotated[str, typer.Option(help="Named settings of the recipe; see below.")]
 Method = Annotated[str | None, typer.Option(help="Runge-Kutta method, such as tsit5.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance.")]
@@ -87,7 +88,18 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue what is in --ou
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; the table only.")]
 
 
-@app.command()
+class _OfRecipes(TyperCommand):
+    """A command whose help ends with the recipes, which are imported for it alone."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        from ndereg.experiments import overview
+
+        self.epilog = overview()
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_OfRecipes)
 def compare(
     recipe: RecipeName,
     regularizers: Regularizers = None,
@@ -127,7 +139,7 @@ def compare(
     _session("compare", options)
 
 
-@app.command()
+@app.command(cls=_OfRecipes)
 def train(
     recipe: RecipeName,
     regularizer: Regularizer = "error",
@@ -273,7 +285,10 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
 def _weight(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise ValueError(f"expected --weight NAME=START:END, received {text!r}; try error=2.5:1.0")
+        raise ValueError(
+            "expected --weight NAME=VALUE, NAME=START:END or NAME=nfe:TARGET, NAME being a row, "
+            f"received {text!r}; try error=2.5:1.0"
+        )
     return name, value
 
 

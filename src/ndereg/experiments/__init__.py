@@ -33,3 +33,12 @@ def lookup(name: str) -> Recipe:
         raise ValueError(f"expected a recipe among {', '.join(RECIPES)}, received {name!r}{hint}")
     module, attribute = RECIPES[name].split(":")
     return getattr(import_module(module), attribute)()
+
+
+def overview() -> str:
+    """Return what recipes have to choose from, a paragraph for each: presets and rows."""
+    recipes = [lookup(name) for name in RECIPES]
+    return "\n\n".join(
+        f"{recipe.name}: presets {', '.join(recipe.presets)}; rows {', '.join(recipe.regularizers)}"
+        for recipe in recipes
+    )

@@ -69,6 +69,8 @@ class Digits(Recipe):
         "local-unbiased": Penalized(Local(ErrorEstimate()), "25:10"),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "25:10"),
         "steer": Penalized(Steer(0.5)),
+        "steer+error": Penalized(Steer(0.5) + ErrorEstimate(), "2.5:1.0"),
+        "steer+stiffness": Penalized(Steer(0.5) + StiffnessEstimate(reduce="max"), "0.01"),
         # More than the published weights; measured after 80 epochs, 32 and 38 evaluations
         # against 44.
         "taynode": Penalized(Taylor(order=3), "0.1"),

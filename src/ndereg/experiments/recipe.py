@@ -17,8 +17,9 @@ with hand-written gradients, which is what NumPy trains with.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -248,7 +249,10 @@ class Recipe(ABC):
             If the recipe lacks the preset, an option or a regularizer, or a value is malformed.
         """
         if preset not in self.presets:
-            raise ValueError(f"expected a preset among {_names(self.presets)}, received {preset!r}")
+            raise ValueError(
+                f"expected a preset among {_names(self.presets)}, received {preset!r}"
+                f"{_similar(preset, self.presets)}"
+            )
         known = {field.name for field in dataclasses.fields(self.settings_type)}
         if unknown := sorted(chosen.keys() - known):
             raise ValueError(f"recipe {self.name!r} has no option {_names(unknown)}")
@@ -264,6 +268,7 @@ class Recipe(ABC):
             if name not in self.regularizers:
                 raise ValueError(
                     f"expected regularizers among {_names(self.regularizers)}, received {name!r}"
+                    f"{_similar(name, self.regularizers)}"
                 )
         if not settings.regularizers or len(set(settings.regularizers)) < len(
             settings.regularizers
@@ -274,7 +279,8 @@ class Recipe(ABC):
         if unused := sorted(settings.weights.keys() - set(settings.regularizers)):
             raise ValueError(
                 f"expected weights of {_names(settings.regularizers)}, received one of "
-                f"{_names(unused)}; try adding it to the regularizers"
+                f"{_names(unused)}; try adding it to the regularizers: --regularizers "
+                f"{','.join((*settings.regularizers, *unused))}"
             )
         method = lookup(settings.method)
         for name in settings.regularizers:
@@ -299,3 +305,8 @@ class Recipe(ABC):
 
 def _names(names: Any) -> str:
     return ", ".join(names)
+
+
+def _similar(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

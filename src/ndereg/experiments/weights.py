@@ -52,8 +52,11 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
     if len(numbers) == 1:
         return Constant(numbers[0])
     if len(numbers) != 2 or schedule == "constant":
-        form = "VALUE" if schedule == "constant" else "VALUE or START:END"
-        raise ValueError(f"expected a weight as {form}, received {text!r}; try 2.5")
+        form = "VALUE" if schedule == "constant" else "VALUE, START:END"
+        raise ValueError(
+            f"expected a weight as {form} or nfe:TARGET, received {text!r}; try 2.5, or nfe:40 for "
+            "a weight that is adapted until a prediction takes 40 evaluations"
+        )
     start, second = numbers
     if schedule == "inverse":
         return InverseDecay(start, rate=second)
