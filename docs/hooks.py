@@ -31,7 +31,7 @@ def methods():
 
 def stochastic_methods():
     """Return the methods for stochastic equations as a Markdown table."""
-    kinds = ("scalar", "diagonal", "general", "additive")
+    kinds = ("scalar", "diagonal", "general", "additive", "langevin")
     lines = [
         "| method | calculus | " + " | ".join(kinds) + " | adaptive | stiffness estimate |",
         "|---|---|" + "---|" * (len(kinds) + 2),
@@ -40,7 +40,9 @@ def stochastic_methods():
         method = ndereg.lookup(name)
         orders = dict(method.orders)
         row = " | ".join(f"{orders[kind]:g}" if kind in orders else "–" for kind in kinds)
-        calculus = "any" if set(orders) == {"additive"} else method.calculus.capitalize()
+        calculus = method.calculus.capitalize()
+        if set(orders) in ({"additive"}, {"langevin"}):  # where the two are the same
+            calculus = "any"
         flags = [method.adaptive, method.stiffness_pair is not None]
         lines.append(
             f"| `{name}` | {calculus} | {row} | "

@@ -14,6 +14,7 @@ from ndereg.catalogue import lookup, names, register
 from ndereg.catalogue.controllers import CONTROLLERS
 from ndereg.field import Field
 from ndereg.flow import Flow
+from ndereg.langevin import UnderdampedLangevin
 from ndereg.plan.lower import lower
 from ndereg.sde import SDE
 from ndereg.spec.adjoint import Backsolve, Discrete, NoAdjoint, Reversible
@@ -119,6 +120,7 @@ __all__ = [
     "StochasticTableau",
     "Tableau",
     "Taylor",
+    "UnderdampedLangevin",
     "compile",
     "load",
     "lookup",

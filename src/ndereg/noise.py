@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ndereg.backends.brownian import Entries
 from ndereg.backends.draws import key_words
 from ndereg.brownian import BrownianTree
 from ndereg.field import is_compiled
+from ndereg.langevin import UnderdampedLangevin
 from ndereg.plan.brownian import Areas, Grid, grid
 from ndereg.plan.lower import Plan
 from ndereg.sde import SDE
@@ -29,33 +30,42 @@ DEPTH = 16
 _DT_MIN = CONTROL_PARAMETERS.index("dt_min")
 
 
+Equation = SDE | UnderdampedLangevin
+
+
 @dataclass(frozen=True)
 class Outline:
-    """The diffusion's result: its layout, what is said of the noise, entries of the noise."""
+    """The diffusion's result: its layout, what is said of the noise, entries of the noise.
+
+    ``part`` is the layout of what the field sees, where that is half of the state.
+    """
 
     layout: Layout
     noise: Noise
     channels: int
+    part: Layout | None = None
 
 
-def split(backend: Backend, field: Any) -> tuple[Any, SDE | None]:
+def split(backend: Backend, field: Any) -> tuple[Any, Equation | None]:
     """Return the drift of an equation, and the equation where there is noise.
+
+    Of Langevin dynamics it is the gradient of the potential.
 
     Raises
     ------
     ValueError
         If the backend does not solve stochastic equations, naming those that do.
     """
-    if not isinstance(field, SDE):
+    if not isinstance(field, (SDE, UnderdampedLangevin)):
         return field, None
-    if field.diffusion is None:
+    if isinstance(field, SDE) and field.diffusion is None:
         return field.drift, None
     if not getattr(backend, "serves_noise", False):
         raise ValueError(
             f"expected a backend that solves stochastic equations, received {backend.name!r}; try "
             f"one of {', '.join(_SERVING)}"
         )
-    return field.drift, field
+    return (field.drift if isinstance(field, SDE) else field.grad_potential), field
 
 
 def refuse_integrands(integrands: Iterable[object]) -> None:
@@ -79,7 +89,7 @@ def plain_key(key: Any) -> Any:
 
 def outline(
     backend: Backend,
-    equation: SDE | None,
+    equation: Equation | None,
     layout: Layout,
     y0: Array,
     args: Sequence[Array],
@@ -93,6 +103,9 @@ def outline(
     """
     if equation is None:
         return None
+    if isinstance(equation, UnderdampedLangevin):
+        part = _position(equation, layout)
+        return Outline(part, Noise("langevin", "ito", "diagonal"), part.entries, part)
     if is_compiled(equation.drift) or is_compiled(equation.diffusion or equation.drift):
         raise TypeError(
             "expected plain Python functions in an ndereg.SDE, received an @njit function; try the "
@@ -121,6 +134,31 @@ def outline(
     wide = tuple((*shape, count) for shape in layout.shapes)
     matrix = layout_of(layout.structure, wide, layout.dtypes, layout.batch)
     return Outline(matrix, Noise(kind, calculus, "matrix"), count)
+
+
+def _position(equation: UnderdampedLangevin, layout: Layout) -> Layout:
+    """Layout of the positions, one half of the state."""
+    if is_compiled(equation.grad_potential):
+        raise TypeError(
+            "expected a plain Python function in an ndereg.UnderdampedLangevin, received an @njit "
+            "function; try the function that it was made of"
+        )
+    halves = layout.structure.children
+    count = len(layout.shapes) // 2
+    alike = layout.structure.kind in ("tuple", "list") and len(halves) == 2
+    if not (alike and halves[0] == halves[1] and layout.shapes[:count] == layout.shapes[count:]):
+        raise ValueError(
+            "expected y0=(x, v) for an ndereg.UnderdampedLangevin, positions and velocities in the "
+            f"same structure and shapes, received {layout.structure} of shapes "
+            f"{list(layout.shapes)}; try (x, zeros like x)"
+        )
+    if layout.dtypes[:count] != layout.dtypes[count:] or layout.dtype.startswith("complex"):
+        raise TypeError(
+            "expected real positions and velocities of the same dtypes for an "
+            f"ndereg.UnderdampedLangevin, received {list(layout.dtypes)}; try converting one of "
+            "the two"
+        )
+    return layout_of(halves[0], layout.shapes[:count], layout.dtypes[:count], layout.batch)
 
 
 def _shapes(
@@ -152,7 +190,7 @@ def _shapes(
 
 def driven(
     backend: Any,
-    equation: SDE | None,
+    equation: Equation | None,
     found: Outline | None,
     layout: Layout,
     args_structure: Structure,
@@ -169,13 +207,21 @@ def driven(
     """
     if equation is None or found is None:
         return None
+    entries = Entries(layout.samples, found.channels, equation.shared)
+    path = _path(backend, key, plan, entries, span)
+    if isinstance(equation, UnderdampedLangevin):
+        return Diffusion(
+            None, _no_diffusion, found.layout, "diagonal", path, backend, equation.medium
+        )
     assert equation.diffusion is not None
     call = BoundField(
         backend, equation.diffusion, layout, args_structure, found.layout, "the diffusion"
     )
-    entries = Entries(layout.samples, found.channels, equation.shared)
-    path = _path(backend, key, plan, entries, span)
     return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path, backend)
+
+
+def _no_diffusion(t: Any, y: Any, args: Any) -> Any:
+    raise NotImplementedError("the noise of Langevin dynamics is part of their methods")
 
 
 def _path(
@@ -185,18 +231,21 @@ def _path(
     entries: Entries,
     span: tuple[Any, Any],
 ) -> Path:
-    areas: Areas = "WHK" if "K" in plan.noise else "WH" if "H" in plan.noise else "W"
+    read = {name[0] for name in plan.noise}
+    areas: Areas = "WHK" if "K" in read else "WH" if "H" in read else "W"
+    cells = 2 if plan.halved else 1  # so that the halves of a step are resolved as well
     if key is None:
         raise ValueError(
             "expected a key for the noise of an ndereg.SDE, received key=None; try key=0, and "
             "another integer for every solve, or an ndereg.BrownianTree"
         )
     if isinstance(key, BrownianTree):
-        return _given(backend, key, areas, entries, span)
+        return replace(_given(backend, key, areas, entries, span), cells=cells)
     spec = plan.spec
     again = isinstance(spec.adjoint, Backsolve)  # asked for by another mesh
     direct = not (spec.adaptive or spec.dense or spec.local is not None or again)
-    return Path(key_words(backend, key), _own_grid(backend, span), areas, entries, direct)
+    direct = direct and not plan.halved
+    return Path(key_words(backend, key), _own_grid(backend, span), areas, entries, direct, cells)
 
 
 def _own_grid(backend: Any, span: tuple[Any, Any]) -> Grid:
@@ -241,10 +290,10 @@ def smallest_step(parameters: tuple[float, ...], path: Path) -> tuple[float, ...
     ValueError
         If it was given, and is smaller.
     """
-    resolved, given = path.grid.tolerance, parameters[_DT_MIN]
+    resolved, given = path.smallest, parameters[_DT_MIN]
     if isinstance(resolved, float) and 0.0 < given < resolved:  # else only known when compiled
         raise ValueError(
-            f"expected dt_min of at least {resolved}, the tolerance of the Brownian path, received "
+            f"expected dt_min of at least {resolved}, what the Brownian path resolves, received "
             f"{given}; try a BrownianTree with a smaller tolerance, or dt_min=None"
         )
     if given:

@@ -39,6 +39,7 @@ from ndereg.spec.adjoint import resolve_adjoint
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
 from ndereg.spec.integrand import Integrand
 from ndereg.spec.regularizer import LocalTerm, Regularizer
+from ndereg.spec.reversible import ReversibleHeun
 from ndereg.spec.spec import Batch, Spec
 from ndereg.spec.steer import Steer
 from ndereg.spec.stochastic import Noise, StochasticMethod
@@ -100,7 +101,7 @@ def prepare(
     layout, flat = _state(backend, y0, batch)
     leaves, args_structure = _args(backend, args, layout.real_dtype)
     found = outline(backend, equation, layout, flat, leaves, args_structure)
-    noise = None if found is None else found.noise
+    noise, part = (None, None) if found is None else (found.noise, found.part)
     dense = t_eval is not None
     settled = _settled(method, controller, regularizer, adjoint, batch, dense, bool(record), noise)
     plan = settled.plan
@@ -124,7 +125,7 @@ def prepare(
         spec=plan.spec,
         plan=plan,
         field=field,
-        call=BoundField(backend, field, layout, args_structure),
+        call=BoundField(backend, field, part or layout, args_structure),
         layout=layout,
         y0=flat,
         args=tuple(leaves),
@@ -142,9 +143,9 @@ def prepare(
         given_times=(start, end, t_eval),
         draws=draws,
         diffusion=diffusion,
+        part=part,
     )
-    method = plan.spec.tableau
-    if isinstance(method, StochasticMethod) and method.pairs:
+    if isinstance(plan.spec.tableau, ReversibleHeun):
         return paired(backend, problem)
     integrands = settled.integrands
     if integrands or flow is not None:

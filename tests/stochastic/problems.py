@@ -48,7 +48,9 @@ DIFFUSIONS: dict[str, tuple[Any, ...]] = {
     "general": (matrix,),
     "additive": (by_time, matrix_by_time),
 }
-METHODS = ndereg.names("sde")
+METHODS = tuple(
+    name for name in ndereg.names("sde") if "langevin" not in ndereg.lookup(name).noises
+)
 
 
 def equation(method: str, kind: str, which: int = -1, **options: Any) -> ndereg.SDE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
@@ -208,6 +208,8 @@ class Path:
         What the path has.
     entries : Entries
         How many channels every sample has, and whether all samples have the same noise.
+    cells : int
+        Of the grid, to which the size of a step is a multiple.
     direct : bool
         Whether the increments of a step are drawn by its number: steps of one size, none of which
         is rejected, and nothing else asks for the path.
@@ -218,6 +220,12 @@ class Path:
     areas: Areas
     entries: Entries
     direct: bool
+    cells: int = 1
+
+    @property
+    def smallest(self) -> Any:
+        """Size of the smallest step that the path resolves."""
+        return self.grid.tolerance * self.cells
 
 
 @dataclass(frozen=True)
@@ -226,8 +234,8 @@ class Diffusion:
 
     Attributes
     ----------
-    field : callable
-        The user's, as given.
+    field : callable or None
+        The user's, as given; None of Langevin dynamics, whose noise is part of their methods.
     call : callable
         ``call(t, y, args_leaves) -> g`` on flat arrays: ``(B, n)``, or of a matrix
         ``(B, n * channels)``, row by row.
@@ -238,14 +246,17 @@ class Diffusion:
     path : Path
     backend : Backend
         What computes the path.
+    medium : dict of float
+        What else steps read of the equation, by name.
     """
 
-    field: Callable[..., Any]
+    field: Callable[..., Any] | None
     call: Callable[[Array, Array, Sequence[Array]], Array]
     layout: Layout
     coupling: Coupling
     path: Path
     backend: Any
+    medium: dict[str, float] = field(default_factory=dict)
 
 
 # Those of one call are not frozen: a frozen dataclass sets its attributes one by one, and the two

@@ -12,9 +12,19 @@ from __future__ import annotations
 import difflib
 from typing import Literal
 
-from ndereg.catalogue import dop853, explicit, stochastic, tsitouras, verner6, verner7, verner8
+from ndereg.catalogue import (
+    dop853,
+    explicit,
+    langevin,
+    stochastic,
+    tsitouras,
+    verner6,
+    verner7,
+    verner8,
+)
 from ndereg.spec import conditions
 from ndereg.spec import stochastic as stochastic_spec
+from ndereg.spec.langevin import LangevinMethod, check_langevin
 from ndereg.spec.stochastic import StochasticMethod, StochasticTableau
 from ndereg.spec.tableau import Tableau
 
@@ -37,6 +47,8 @@ def check(tableau: Method) -> None:
     """
     if isinstance(tableau, StochasticTableau):
         stochastic_spec.check(tableau)
+    elif isinstance(tableau, LangevinMethod):
+        check_langevin(tableau)
     elif isinstance(tableau, Tableau):
         conditions.check(tableau)
 
@@ -150,5 +162,5 @@ def _add(tableau: Method, aliases: tuple[str, ...]) -> None:
 for _family in (explicit, tsitouras, verner6, verner7, verner8, dop853):
     for _tableau, _other_names in _family.ENTRIES:
         _add(_tableau, _other_names)
-for _method, _other_names in stochastic.ENTRIES:
+for _method, _other_names in (*stochastic.ENTRIES, *langevin.ENTRIES):
     _add(_method, _other_names)

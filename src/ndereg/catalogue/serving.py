@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ndereg.catalogue import lookup, names
 from ndereg.spec.adjoint import Backsolve, Reversible
+from ndereg.spec.langevin import LangevinMethod
 from ndereg.spec.spec import Spec
-from ndereg.spec.stochastic import Calculus, Noise, NoiseKind, StochasticMethod
+from ndereg.spec.stochastic import Calculus, Noise, ServedKind, StochasticMethod
 from ndereg.spec.tableau import Tableau
 
 _ROWS = {
@@ -68,7 +69,7 @@ def refuse_unserved(spec: Spec) -> None:
         )
 
 
-def fitting(kind: NoiseKind, calculus: Calculus) -> tuple[str, ...]:
+def fitting(kind: ServedKind, calculus: Calculus) -> tuple[str, ...]:
     """Names of the methods for stochastic equations with this noise."""
     found = []
     for name in names("sde"):
@@ -82,6 +83,11 @@ def _refuse_unfit(method: Tableau | StochasticMethod, noise: Noise | None) -> No
     """Refuse a method of other equations, or for other noise."""
     stochastic = isinstance(method, StochasticMethod)
     if noise is None:
+        if isinstance(method, LangevinMethod):
+            raise ValueError(
+                f"expected an ndereg.UnderdampedLangevin for method={method.name!r}, received an "
+                "ordinary field; try method='tsit5', or ndereg.UnderdampedLangevin(grad_potential)"
+            )
         if stochastic:
             raise ValueError(
                 f"expected an ndereg.SDE for method={method.name!r}, which solves stochastic "
@@ -93,11 +99,15 @@ def _refuse_unfit(method: Tableau | StochasticMethod, noise: Noise | None) -> No
         return
     suitable = ", ".join(fitting(noise.kind, noise.calculus))
     what = f"{noise.kind} noise in the calculus of {noise.calculus.capitalize()}"
+    if noise.kind == "langevin":
+        what = "underdamped Langevin dynamics"
     if stochastic and noise.kind in method.noises:
         advice = (
             f"; {method.name!r} solves equations of {method.calculus.capitalize()}, and the two "
             "are the same only where the noise is additive (noise='additive')"
         )
+    elif isinstance(method, LangevinMethod):
+        advice = f"; {method.name!r} solves an ndereg.UnderdampedLangevin"
     else:
         advice = ""
     raise ValueError(
@@ -113,6 +123,11 @@ def _refuse_unreturned(method: Tableau | StochasticMethod, noise: Noise) -> None
     """
     stratonovich = noise.kind == "additive" or noise.calculus == "stratonovich"
     general = isinstance(method, StochasticMethod) and method.serves("general", "stratonovich")
+    if noise.kind == "langevin":
+        raise ValueError(
+            "expected adjoint='discrete' for an ndereg.UnderdampedLangevin, received 'backsolve'; "
+            "try adjoint='discrete', whose memory is that of its checkpoints"
+        )
     if stratonovich and general:
         return
     if not stratonovich:

@@ -12,8 +12,8 @@ from ndereg.catalogue.notation import row, rows
 from ndereg.spec.reversible import ReversibleHeun
 from ndereg.spec.stochastic import (
     Evaluations,
-    NoiseKind,
     Row,
+    ServedKind,
     StochasticMethod,
     StochasticTableau,
     Variable,
@@ -23,7 +23,7 @@ from ndereg.spec.tableau import Number
 
 __all__ = ["ENTRIES"]
 
-Orders = tuple[tuple[NoiseKind, float], ...]
+Orders = tuple[tuple[ServedKind, float], ...]
 
 _AT_START = Evaluations(((0, Weights()),))
 _W = (("W", (1,)),)

@@ -13,12 +13,13 @@ from ndereg.plan.control import (
     finish_program,
     seed_program,
 )
+from ndereg.plan.langevin import HALVES
 from ndereg.plan.local import LocalPlan, local_plan, pick_program
 from ndereg.plan.observables import Stages, record_interpolant
 from ndereg.plan.program import Evaluate, Program, Slot
 from ndereg.plan.reversible import handed_on, retreat_program
 from ndereg.plan.start import first_program
-from ndereg.plan.step import record_step
+from ndereg.plan.step import measured, record_step
 from ndereg.plan.stochastic import INCREMENTS
 from ndereg.plan.transpose import transpose
 from ndereg.spec.adjoint import Discrete, Reversible
@@ -76,7 +77,7 @@ class Plan:
         the last stage, which then is dropped.
     noise : tuple of str
         What ``step``, ``read``, ``replay`` and their transposes ask of the Brownian path over the
-        step: of ``W``, ``H`` and ``K``.
+        step: of ``W``, ``H`` and ``K``, with a 1 or a 2 those over one of its halves.
     """
 
     spec: Spec
@@ -101,6 +102,11 @@ class Plan:
     carried: bool
     shared: bool
     noise: tuple[str, ...]
+
+    @property
+    def halved(self) -> bool:
+        """A step takes two of half its size, and asks for the path over both."""
+        return any(name in HALVES for name in self.noise)
 
     def programs(self) -> dict[str, Program]:
         """All programs by name."""
@@ -160,7 +166,7 @@ def lower(spec: Spec) -> Plan:
         local=local,
         carried=carried,
         shared=shared,
-        noise=tuple(name for name in INCREMENTS if name in read_inputs),
+        noise=tuple(name for name in (*INCREMENTS, *HALVES) if name in read_inputs),
     )
 
 
@@ -171,7 +177,7 @@ def _step(spec: Spec, carried: bool) -> tuple[Program, Stages]:
     outputs: dict[str, Value | Slot] = {"y1": stages.y1}
     if carried:
         outputs["k_next"] = stages.k[-1]
-    if spec.adaptive or (spec.record and spec.tableau.adaptive):
+    if spec.adaptive or (spec.record and measured(spec)):
         outputs["E"] = seen.error
     if spec.record and spec.tableau.stiffness_pair is not None:
         outputs["S"] = seen.stiffness

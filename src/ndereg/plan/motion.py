@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ndereg.plan.builder import Builder, Value
 from ndereg.plan.program import Number, Slot
 from ndereg.plan.reversible import handed_on
+from ndereg.spec.langevin import LangevinMethod
 from ndereg.spec.reversible import ReversibleHeun
 from ndereg.spec.stochastic import Noise, StochasticMethod
 from ndereg.spec.tableau import Tableau
@@ -51,6 +52,7 @@ class Motion:
         self._builder, self._noise = builder, noise
         self.noisy = noise is not None
         self._paired = isinstance(method, ReversibleHeun)
+        self._langevin = isinstance(method, LangevinMethod)
         self.whole = builder.input("y", "state")
         self.start = self.whole
         if self._paired:
@@ -59,6 +61,8 @@ class Motion:
     def rates(self, number: int, c: Number, scale: Slot, at: Slot) -> Rates:
         """Rates at ``t + c scale`` and a state."""
         builder, noise = self._builder, self._noise
+        if self._langevin:
+            return self._thermostatted(number, c, scale, at)
         drift = Value(builder, builder.evaluate(f"k{number}", c, scale, at))
         if noise is None or noise.coupling == "product":
             return Rates(drift, None, drift)
@@ -72,3 +76,16 @@ class Motion:
             return Rates(drift, abs(g) * DEVIATIONS, stage)
         rows = Value(builder, builder.contract("rows", abs(g).square().slot))
         return Rates(drift, abs(rows).sqrt() * DEVIATIONS, stage)
+
+    def _thermostatted(self, number: int, c: Number, scale: Slot, at: Slot) -> Rates:
+        """``(v, -gamma v - u grad f(x))``, and noise of deviation ``rho`` that moves ``v``."""
+        builder = self._builder
+        gamma, u, rho = (builder.input(name, "scalar") for name in ("gamma", "u", "rho"))
+        x, v = (builder.part(f"{name}{number}", at, half) for half, name in enumerate("xv"))
+        gradient = builder.evaluate(f"k{number}", c, scale, x)
+        force = builder.combine(f"a{number}", None, ((gamma.slot, -1, v), (u.slot, -1, gradient)))
+        drift = Value(builder, builder.join(f"drift{number}", v, force))
+        steady = abs(Value(builder, v)) * 0.0 + rho * DEVIATIONS
+        spread = Value(builder, builder.join(f"spread{number}", None, steady.slot))
+        stage = Value(builder, builder.join(f"k{number}.pair", gradient, None))
+        return Rates(drift, spread, stage)

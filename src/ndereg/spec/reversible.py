@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ndereg.spec.stochastic import Calculus, NoiseKind, StochasticMethod
+from ndereg.spec.stochastic import Calculus, ServedKind, StochasticMethod
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,7 +29,7 @@ class ReversibleHeun(StochasticMethod):
     """
 
     name: str = "reversible_heun"
-    orders: tuple[tuple[NoiseKind, float], ...] = (
+    orders: tuple[tuple[ServedKind, float], ...] = (
         ("diagonal", 1.0), ("scalar", 1.0), ("general", 0.5), ("additive", 1.0),
     )  # fmt: skip
     reference: str = "Kidger, Foster, Li, Lyons, arXiv:2105.13493"

@@ -20,6 +20,8 @@ from ndereg.spec.tableau import Number
 
 NoiseKind = Literal["diagonal", "additive", "scalar", "general"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
+ServedKind = NoiseKind | Literal["langevin"]
+"""Kinds of noise that there are methods for: those of an SDE, and that of Langevin dynamics."""
 Calculus = Literal["ito", "stratonovich"]
 CALCULI: tuple[Calculus, ...] = get_args(Calculus)
 Coupling = Literal["diagonal", "scalar", "matrix", "product"]
@@ -53,13 +55,13 @@ class Noise:
 
     Attributes
     ----------
-    kind : {"diagonal", "additive", "scalar", "general"}
+    kind : {"diagonal", "additive", "scalar", "general", "langevin"}
     calculus : {"ito", "stratonovich"}
     coupling : {"diagonal", "scalar", "matrix", "product"}
         Additive noise has a diffusion of the shape of the state, or a matrix.
     """
 
-    kind: NoiseKind
+    kind: ServedKind
     calculus: Calculus
     coupling: Coupling
 
@@ -116,7 +118,7 @@ class StochasticMethod:
 
     name: str
     calculus: Calculus
-    orders: tuple[tuple[NoiseKind, float], ...]
+    orders: tuple[tuple[ServedKind, float], ...]
     reference: str
     error_order: float | None
     stages: int
@@ -127,11 +129,11 @@ class StochasticMethod:
     reversible: ClassVar[bool] = False
 
     @property
-    def noises(self) -> tuple[NoiseKind, ...]:
+    def noises(self) -> tuple[ServedKind, ...]:
         """Kinds of noise that the method serves."""
         return tuple(kind for kind, _ in self.orders)
 
-    def serves(self, kind: NoiseKind, calculus: Calculus) -> bool:
+    def serves(self, kind: ServedKind, calculus: Calculus) -> bool:
         """Whether the method solves equations with this noise; additive noise has one calculus."""
         return kind in self.noises and (kind == "additive" or calculus == self.calculus)
 
@@ -189,7 +191,7 @@ class StochasticTableau(StochasticMethod):
 
     name: str
     calculus: Calculus
-    orders: tuple[tuple[NoiseKind, float], ...]
+    orders: tuple[tuple[ServedKind, float], ...]
     drift: Evaluations
     diffusion: Evaluations
     solution: Weights

@@ -179,7 +179,8 @@ def take_step(
     constants |= {"rtol": problem.rtol, "atol": problem.atol, "direction": direction}
     constants["first_step"] = problem.dt
     if problem.diffusion is not None:
-        constants["cell"] = problem.diffusion.path.grid.tolerance
+        constants["cell"] = problem.diffusion.path.smallest
+        constants |= problem.diffusion.medium
     values = {name: machine.constant(value) for name, value in constants.items()}
     values |= {f"weight{i}": weight for i, weight in enumerate(problem.weights)}
     values |= {"t": start.t, "y": start.y, "span": span}

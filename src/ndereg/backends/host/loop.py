@@ -9,6 +9,7 @@ from typing import Any
 from ndereg.backends.base import Result
 from ndereg.backends.host.local import Start
 from ndereg.backends.host.machine import HostMachine, is_joint
+from ndereg.backends.host.noise import medium
 from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Checkpoints, Undone
@@ -96,7 +97,8 @@ class _Loop:
             "first_step": constant(math.nan if problem.first_step is None else problem.first_step),
         }
         if problem.diffusion is not None:
-            self.values["cell"] = constant(problem.diffusion.path.grid.tolerance)
+            self.values["cell"] = constant(problem.diffusion.path.smallest)
+            self.values |= medium(machine)
         self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
         self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
         self.y, self.k1 = problem.y0, None

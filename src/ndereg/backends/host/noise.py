@@ -19,6 +19,8 @@ class StepNoise:
     def __init__(self, machine: Any) -> None:
         problem = machine.problem
         self._machine, self._names = machine, problem.plan.noise
+        self._halved = problem.plan.halved
+        self._medium = medium(machine)
         self._joint = problem.layout.batch is None
         self._coupling = problem.diffusion.coupling
         self._shape = problem.seen_shape
@@ -34,12 +36,22 @@ class StepNoise:
         if not self._joint:
             # samples that ended, or never began, may have no step size to speak of
             h = self._machine.select(h - h == 0.0, h, 0.0)
+        if self._halved:
+            middle = t + 0.5 * h
+            first = self._path.increment(t, middle, self._entries)
+            second = self._path.increment(middle, t + h, self._entries)
+            return self._named(first, "1") | self._named(second, "2") | self._medium
         if self._direct:
             found = self._path.direct(step, h, self._entries)
         else:
             found = self._path.increment(t, t + h, self._entries)
+        return self._named(found) | self._medium
+
+    def _named(self, found: Any, half: str = "") -> dict[str, Any]:
         named = zip(("W", "H", "K"), found, strict=True)
-        return {name: self._shaped(value) for name, value in named if name in self._names}
+        return {
+            name + half: self._shaped(value) for name, value in named if name + half in self._names
+        }
 
     def _shaped(self, value: Any) -> Any:
         if self._coupling == "diagonal":
@@ -47,6 +59,14 @@ class StepNoise:
                 value = value[[0] * self._entries.samples]
             return value.reshape(self._shape)
         return value.reshape(()) if self._coupling == "scalar" and self._joint else value
+
+
+def medium(machine: Any) -> dict[str, Any]:
+    """What steps read of a stochastic equation besides its noise, as control scalars."""
+    diffusion = machine.problem.diffusion
+    if diffusion is None:
+        return {}
+    return {name: machine.constant(value) for name, value in diffusion.medium.items()}
 
 
 class Driven:

@@ -151,7 +151,7 @@ def _statics(problem: Problem) -> Hashable:
     """What is compiled in, besides specification and field."""
     path = None if problem.diffusion is None else problem.diffusion.path
     return (
-        path and (path.grid.depth, path.areas, path.entries, path.direct),
+        path and (path.grid.depth, path.areas, path.entries, path.direct, path.cells),
         problem.layout,
         problem.args_structure,
         tuple((arg.shape, str(arg.dtype)) for arg in problem.args),

@@ -49,7 +49,7 @@ class TracedField:
         if problem.diffusion is not None:
             if problem.diffusion.coupling == "product":
                 self.product = problem.diffusion.call
-            else:
+            elif problem.diffusion.field is not None:
                 calls["diffusion"] = problem.diffusion.call
             self.matrix = problem.diffusion.coupling == "matrix"
             self.coupling, self.path = problem.diffusion.coupling, problem.diffusion.path

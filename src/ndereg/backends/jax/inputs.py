@@ -72,6 +72,7 @@ def _path(problem: Problem, dtype: Any) -> Any:
         "words": tuple(jnp.asarray(word, jnp.uint32) for word in path.words),
         "origin": origin,
         "grid": tuple(jnp.asarray(x, dtype) for x in (grid.direction, grid.size, grid.length)),
+        "medium": {k: jnp.asarray(x, dtype) for k, x in problem.diffusion.medium.items()},
     }
 
 

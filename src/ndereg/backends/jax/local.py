@@ -84,7 +84,7 @@ class ExtraStep:
         span = jnp.abs(clock.difference(rows.t1, start["t"]))
         values: Tree = {**numbers, "direction": self._direction, "span": span, **start}
         if self._field.noise is not None:
-            values["cell"] = self._field.noise.cell
+            values |= {"cell": self._field.noise.cell, **self._field.noise.medium}
         if not runners.plan.spec.adaptive:
             values["first_step"] = numbers["dt"]
         begun = runners.start(machine, values)

@@ -62,7 +62,7 @@ class Loop:
             "dt": numbers["dt"] * direction,
         }
         if field.noise is not None:
-            self.values["cell"] = field.noise.cell
+            self.values |= {"cell": field.noise.cell, **field.noise.medium}
         self.tape = Tape(machine, capacity.rows, capacity.states) if capacity.rows else None
         if self.tape is not None:
             self.values["max_steps"] = jnp.minimum(numbers["max_steps"], float(capacity.rows))

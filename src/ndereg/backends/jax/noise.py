@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ndereg.backends.brownian import Path as BrownianPath
@@ -31,6 +32,15 @@ class StepNoise:
         Of one lane.
     real : dtype
         Real dtype of the state.
+    halved : bool
+        Whether a step asks for the path over its halves.
+
+    Attributes
+    ----------
+    cell : array
+        What step sizes are multiples of.
+    medium : dict of arrays
+        What else steps read of the equation.
     """
 
     def __init__(
@@ -41,14 +51,24 @@ class StepNoise:
         coupling: Coupling,
         samples: int,
         real: Any,
+        halved: bool,
     ) -> None:
         self._names, self._direct = names, path.direct
         # one variable for all entries is a control scalar
         self._dtype = clock.control_dtype() if coupling == "scalar" else real
         given = rows.path
+        self.cell = given["grid"][1] * 2.0**-path.grid.depth * path.cells
+        if halved:  # both halves of a step are asked for at once, as twice the samples
+            given = {
+                **given,
+                **jax.tree.map(
+                    lambda x: jnp.tile(x, (2, 1)),
+                    {name: given[name] for name in ("words", "origin", "grid")},
+                ),
+            }
         direction, size, length = given["grid"]
         self._grid = Grid(given["origin"], direction, size, path.grid.depth, length)
-        self.cell = self._grid.tolerance
+        self.medium, self._halved = given["medium"], halved
         arrays = JaxPathArrays()
         self._path = BrownianPath(path.areas, given["words"], path.grid.depth, arrays, arrays)
         numbers = self._path.components(path.entries)
@@ -59,14 +79,30 @@ class StepNoise:
         """Return the increments over ``[t, t + h]``, of the step of number ``step``, by name."""
         # samples that ended, or never began, may have no step size to speak of
         h = jnp.where(jnp.isfinite(h), h, 0.0)
+        if self._halved:
+            return self.medium | self._over_halves(t, h)
         if self._direct:
             number = jnp.asarray(step).astype(jnp.uint32).reshape(1, 1)
             found = self._path.direct(number, jnp.abs(h), self._components)
-        else:
-            ends = interval(self._grid, t, clock.add(t, h))
-            found = self._path.increment(ends, self._components)
+            return self.medium | self._named(found)
+        found = self._path.increment(interval(self._grid, t, clock.add(t, h)), self._components)
+        return self.medium | self._named(found)
+
+    def _over_halves(self, t: Time, h: Any) -> dict[str, Any]:
+        """The path over both halves: XLA compiles one query."""
+        middle, rows = clock.add(t, 0.5 * h), self._components.shape[0]
+        pairs = zip((*t, *middle), (*middle, *clock.add(t, h)), strict=True)
+        joined = [jnp.concatenate(pair) for pair in pairs]
+        start, end = tuple(joined[: len(t)]), tuple(joined[len(t) :])
+        twice = jnp.tile(self._components, (2, 1))
+        found = self._path.increment(interval(self._grid, start, end), twice)
+        cut = (slice(None, rows), slice(rows, None))
+        halves = [tuple(None if x is None else x[half] for x in found) for half in cut]
+        return self._named(halves[0], "1") | self._named(halves[1], "2")
+
+    def _named(self, found: Any, half: str = "") -> dict[str, Any]:
         named = zip(("W", "H", "K"), as_dtype(found, self._cast), strict=True)
-        return {name: value for name, value in named if name in self._names}
+        return {name + half: value for name, value in named if name + half in self._names}
 
     def _cast(self, value: Any) -> Any:
         shape = (*self._components.shape,)

@@ -86,7 +86,7 @@ class Solver:
             names, traced = self.runners.plan.noise, self.traced
             noise = StepNoise(
                 rows, traced.path, names, traced.coupling, self.layout.samples,
-                self.layout.real_dtype,
+                self.layout.real_dtype, self.runners.plan.halved,
             )  # fmt: skip
         return LaneField(self.traced, lanes, inputs.constants, inputs.args, wanted, noise), rows
 

@@ -61,7 +61,9 @@ class ReferenceSolver:
         """Forward with a tape; the pullback runs the transposed programs."""
         problem = unshared(problem)
         vjp = self.field_pullback(problem)
-        vjps = (vjp, field_pullback(problem, "diffusion")) if problem.diffusion else (vjp,)
+        diffusion = problem.diffusion
+        own = diffusion is not None and diffusion.field is not None
+        vjps = (vjp, field_pullback(problem, "diffusion")) if own else (vjp,)
         extra = ExtraStep(np, self.local, problem)
         tape = open_tape(problem.spec.adjoint)
         with np.errstate(all="ignore"):

@@ -23,6 +23,7 @@ from ndereg.backends.torch.field import TorchField
 from ndereg.backends.torch.history import Recording, SolveFunction
 from ndereg.backends.torch.machine import TorchMachine
 from ndereg.flow import Flow
+from ndereg.langevin import UnderdampedLangevin
 from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
@@ -166,6 +167,8 @@ class TorchBackend:
             }
             unique = {id(parameter): name for name, parameter in reversed(found.items())}
             return {name: p for name, p in found.items() if unique[id(p)] == name}
+        if isinstance(field, UnderdampedLangevin):
+            field = field.grad_potential
         if not isinstance(field, torch.nn.Module):
             return {}
         return {name: p for name, p in field.named_parameters() if p.requires_grad}
@@ -319,7 +322,9 @@ def _solve(plan: Plan, problem: Problem, field: TorchField) -> Result:
 def _equation(problem: Problem) -> Any:
     """The field of a problem, with its diffusion where there is one."""
     diffusion = problem.diffusion
-    return problem.field if diffusion is None else SDE(problem.field, diffusion.field)
+    if diffusion is None or diffusion.field is None:
+        return problem.field
+    return SDE(problem.field, diffusion.field)
 
 
 def _flat(problem: Problem, result: Result) -> Result:

@@ -113,8 +113,8 @@ class TorchField:
         field = adapt(problem.field, has_args)
         self.bound = BoundField(backend, field, layout, problem.args_structure)
         self._bound_diffusion: BoundField | None = None
-        if problem.diffusion is not None:
-            diffusion = problem.diffusion
+        diffusion = problem.diffusion
+        if diffusion is not None and diffusion.field is not None:
             self._bound_diffusion = BoundField(
                 backend, adapt(diffusion.field, has_args), layout, problem.args_structure,
                 diffusion.layout, "the diffusion",
