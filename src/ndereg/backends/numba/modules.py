@@ -20,7 +20,7 @@ from ndereg.backends.numba.reverse import (
 )
 from ndereg.plan.lower import Plan
 
-LITERAL_ENTRIES = 16
+LITERAL_ENTRIES = 32
 """States up to this size have loops of literal length, which LLVM unrolls."""
 
 

@@ -20,6 +20,9 @@ from ndereg.plan.lower import Plan
 LANES = 8
 """Samples at once; also the fewest for which this is faster than one after another."""
 
+MOST_ENTRIES = 16
+"""Entries of the largest state that is solved like this: all stages of a sample are registers."""
+
 _COUNTERS = ("nfev", "nsteps", "naccept")
 _ONCE = ("first", "first_given", "finish")
 _SUMS, _POWERS = ("step",), ("begin", "control", "accumulate")
@@ -30,8 +33,9 @@ def packable(plan: Plan, kernels: FieldKernels, numbers: Numbers, names: Kernels
     spec = plan.spec
     plain = not (spec.record or spec.dense or plan.pick is not None or numbers.complex)
     # scratch arrays are those of fields with loops, or matrix products
-    straight = bool(numbers.rooms(names, "y0")) and not kernels.field.work
-    return plain and straight and "for " not in kernels.source.partition("def linearize")[0]
+    straight = not kernels.field.work and "for " not in kernels.source.partition("def linear")[0]
+    small = bool(numbers.rooms(names, "y0")) and (numbers.entries or 0) <= MOST_ENTRIES
+    return plain and straight and small
 
 
 def packed_source(plan: Plan, numbers: Numbers, names: Kernels, kernels: FieldKernels) -> str:
