@@ -14,7 +14,7 @@ import ndereg
 import ndereg.jax as nde_jax
 import ndereg.numpy as nde
 import ndereg.torch as nde_torch
-from ndereg.backends.numba import backend as numba_backend
+from ndereg.backends.numba import threads
 from ndereg.backends.registry import load_backend
 from ndereg.solve import Face
 
@@ -186,9 +186,9 @@ def test_gradients_of_threads_are_reproducible():
 
 
 def test_threads_without_affinity(monkeypatch):
-    monkeypatch.delattr(numba_backend.os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(threads.os, "sched_getaffinity", raising=False)
     monkeypatch.delenv("NDEREG_NUM_THREADS", raising=False)
-    count = numba_backend.thread_count.__wrapped__
+    count = threads.thread_count.__wrapped__
     assert count() >= 1
     monkeypatch.setenv("NDEREG_NUM_THREADS", "3")
     assert count() == 3

@@ -11,7 +11,10 @@ import torch
 
 import ndereg
 from ndereg import ops
+from ndereg.backends.numba import NumbaBackend
+from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.registry import load_backend
+from ndereg.plan.lower import Plan
 from ndereg.solve import Face
 from ndereg.structure import flatten
 
@@ -70,12 +73,22 @@ def regularizer(method: str) -> ndereg.Regularizer | None:
     return total
 
 
+class Lockstep(NumbaBackend):
+    """The reference loop on compiled paths: nothing is compiled for a method."""
+
+    def compile(self, plan: Plan) -> Any:
+        return ReferenceSolver(plan)
+
+
+LOCKSTEP = Lockstep()
+
+
 class Solver:
     """A backend that speaks NumPy."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.face = Face(load_backend(name))
+        self.face = Face(LOCKSTEP if name == "lockstep" else load_backend(name))
         self.put_leaf = {"torch": torch.as_tensor, "jax": jax.numpy.asarray}.get(name, np.asarray)
 
     def put(self, tree: Any) -> Any:

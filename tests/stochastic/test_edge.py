@@ -93,7 +93,9 @@ def test_wrong_diffusions_are_refused() -> None:
 @pytest.mark.parametrize("controller", [STEP, None])
 def test_a_diffusion_that_is_not_finite_has_a_status(controller: Any) -> None:
     sde = nde.SDE(drift, lambda t, y, args: y / 0.0)
-    sol = nde.solve(sde, SPAN, Y0, ARGS, method="sriw1", controller=controller, key=0, throw=False)
+    sol = nde.solve(
+        sde, SPAN, Y0, ARGS, method="lamba_em", controller=controller, key=0, throw=False
+    )
     assert sol.status is nde.Status.NON_FINITE
 
 
@@ -141,7 +143,7 @@ def test_nested_states_reversed_time_and_single_precision() -> None:
         return {name: matrix(t, part, args) for name, part in y.items()}
 
     args = ARGS.astype(np.float32)
-    options: dict[str, Any] = {"method": "spark", "key": 5, "controller": STEP}
+    options: dict[str, Any] = {"method": "euler_heun", "key": 5, "controller": STEP}
     sde = nde.SDE(nested, noise, "general", "stratonovich")
     whole = nde.SDE(drift, matrix, "general", "stratonovich")
     sol = nde.solve(sde, (1.0, 0.1), parts, args, **options)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property, partial
-from itertools import pairwise
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,18 +12,20 @@ from ndereg.backends.base import Problem, Result
 from ndereg.backends.host.backsolve import backsolve
 from ndereg.backends.host.local import ExtraStep, Start, local_runners
 from ndereg.backends.numba.brownian import NumbaBrownian
+from ndereg.backends.numba.emit import Kernel
 from ndereg.backends.numba.fields import (
     Coupled,
     FieldKernels,
     emitted_kernels,
+    field_graphs,
     own_kernels,
-    sample_graph,
-    traced_graph,
 )
 from ndereg.backends.numba.fingerprint import fingerprint
 from ndereg.backends.numba.forward import COUNTS, INFO, PICK
 from ndereg.backends.numba.modules import build
+from ndereg.backends.numba.noise import Drive, Driving
 from ndereg.backends.numba.packed import LANES
+from ndereg.backends.numba.threads import in_threads, thread_count
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.reference.machine import NumpyMachine
@@ -35,13 +34,9 @@ from ndereg.field import is_compiled
 from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.lower import Plan
 from ndereg.spec.adjoint import Discrete
-from ndereg.trace import Graph
 
 MOST_FIELDS = 256
 """Fields whose compiled functions a specification keeps."""
-
-CHUNKS = 16
-"""Parts of a batch, however many threads there are, so that sums over them are the same."""
 
 _UNSEEN: Any = object()
 _PENALTY = INFO.index("penalty")
@@ -75,7 +70,7 @@ class NumbaSolver:
 
     def solve(self, problem: Problem) -> Result:
         """Forward only."""
-        if problem.diffusion is not None:
+        if problem.part is not None:
             return self._lockstep.solve(problem)
         extra = None if self._local is None else ExtraStep(np, self._local, problem)
         try:
@@ -89,9 +84,10 @@ class NumbaSolver:
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Forward, keeping what the compiled reverse pass needs."""
-        if problem.diffusion is not None:
+        discrete = isinstance(self.plan.spec.adjoint, Discrete)
+        if problem.part is not None or not (discrete or problem.diffusion is None):
             return self._lockstep.solve_vjp(problem)
-        if not isinstance(self.plan.spec.adjoint, Discrete):
+        if not discrete:
             return self._backsolve(unshared(problem))
         if self._local is not None:
             return self._solve_vjp_locally(unshared(problem))
@@ -113,10 +109,12 @@ class NumbaSolver:
             return self._lockstep.solve_vjp(problem)
         result, tape = run.forward()
         result = _closed(extra, problem, result)
-        vjp = field_pullback(problem)
+        vjps = [field_pullback(problem)]
+        if problem.diffusion is not None:
+            vjps.append(field_pullback(problem, "diffusion"))
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
-            machine = NumpyMachine(problem, vjp)
+            machine = NumpyMachine(problem, *vjps)
             with np.errstate(all="ignore"):
                 state_bar = extra.pull(machine, penalty_bar)
             ys_bar, picked_bar = extra.among_outputs(ys_bar, state_bar)
@@ -127,14 +125,17 @@ class NumbaSolver:
 
     @cached_property
     def _lockstep(self) -> ReferenceSolver:
-        """For fields whose samples cannot be solved one by one: the batch in lockstep.
+        """The batch in lockstep: for fields whose samples cannot be solved one by one.
 
-        Stochastic equations are solved here as well, on paths that are compiled.
+        Also methods that advance a pair of states, and other adjoints of stochastic equations.
         """
         return ReferenceSolver(self.plan)
 
     def _run(self, problem: Problem, gradient: bool) -> Run:
-        mark = problem.field if is_compiled(problem.field) else fingerprint(problem.field)
+        mark: Any = problem.field if is_compiled(problem.field) else fingerprint(problem.field)
+        if mark is not None and problem.diffusion is not None:
+            diffusion = fingerprint(problem.diffusion.field)
+            mark = None if diffusion is None else (mark, diffusion)
         key = (mark, gradient, *_signature(problem))
         found = self._routines.get(key, _UNSEEN) if mark is not None else _UNSEEN
         if found is _UNSEEN:
@@ -161,8 +162,9 @@ class NumbaSolver:
                 raise Coupled
             return self._kept((problem.field, gradient, _signature(problem)),
                               lambda: own_kernels(problem, gradient))  # fmt: skip
-        graph: Graph = sample_graph(problem) if independent else traced_graph(problem)
-        return self._kept((graph.key(), gradient), lambda: emitted_kernels(graph, gradient))
+        graphs = field_graphs(problem)
+        key = (*[graph.key() for graph in graphs], gradient)
+        return self._kept(key, lambda: emitted_kernels(graphs, gradient))
 
     def _kept(self, key: Any, make: Callable[[], FieldKernels]) -> FieldKernels:
         found = self._kernels.get(key)
@@ -213,7 +215,8 @@ def _total(machine: NumpyMachine, args_bar: Sequence[Any]) -> list[Any]:
 def _signature(problem: Problem) -> tuple[Any, ...]:
     """Return what compiled functions depend on beside the field."""
     shapes = tuple([(arg.shape, arg.dtype) for arg in problem.args])
-    return problem.layout, problem.args_structure, shapes
+    drive = None if problem.diffusion is None else Drive.of(problem)
+    return problem.layout, problem.args_structure, shapes, drive
 
 
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
@@ -239,7 +242,7 @@ class Routine:
     def __init__(self, problem: Problem, kernels: FieldKernels) -> None:
         layout, plan = problem.layout, problem.plan
         self.kernels = kernels
-        self.module = build(plan, layout, kernels)
+        self.module = build(plan, layout, kernels, Drive.of(problem))
         self.joint, self.keeps = layout.batch is None, self.module.keeps
         self.samples, self.entries = layout.samples, layout.entries
         self.dtype = np.dtype(layout.dtype)
@@ -253,9 +256,13 @@ class Routine:
         self.no_times, self.no_weights = np.empty((self.samples, 0)), np.empty(0)
         self.forward_rows, self.reverse_rows = self.module.forward_rows, self.module.reverse_rows
         self.temporaries = max(self.module.temporaries, 1)
+        self.columns = self.module.programs.numbers.channels
 
     def workspace(self, rows: int) -> tuple[Any, Any]:
         """Rows of the forward or of the reverse pass of a thread, and scratch rows."""
+        if self.columns > 1:
+            wide = np.empty((self.temporaries, self.entries * self.columns), self.dtype)
+            return np.empty((rows, self.entries), self.dtype), wide
         room = np.empty((rows + self.temporaries, self.entries), self.dtype)
         return room[:rows], room[rows:]
 
@@ -265,14 +272,23 @@ class Routine:
 
     def residuals(self) -> tuple[Any, ...]:
         """Room for the linearizations that are alive at once."""
-        maps, kernel = self.module.maps, self.kernels.linearize
-        assert kernel is not None
-        return tuple([np.empty((maps, size), dtype) for dtype, size in kernel.residuals])
+        maps = self.module.maps
+        return tuple(
+            [
+                np.empty((maps, size), dtype)
+                for kernel in self.kernels.linearize
+                for dtype, size in kernel.residuals
+            ]
+        )
 
 
-def _environment(kernel: Any) -> tuple[Any, ...]:
-    scratch = tuple([np.empty(size, dtype) for dtype, size in kernel.work])
-    return scratch, kernel.dims, kernel.constants
+def _environment(kernels: Sequence[Kernel]) -> list[Any]:
+    parts: list[Any] = []
+    for kernel in kernels:
+        work = kernel.work
+        scratch = tuple([np.empty(size, dtype) for dtype, size in work]) if work else work
+        parts += [scratch, kernel.dims, kernel.constants]
+    return parts
 
 
 class Run:
@@ -283,11 +299,13 @@ class Run:
         self.args = tuple(
             [arg if arg.flags.c_contiguous else np.ascontiguousarray(arg) for arg in problem.args]
         )
+        self.driving = None if problem.diffusion is None else Driving(problem)
         first_step = problem.first_step
         self.parameters = np.array(
             (
                 *problem.parameters, problem.rtol, problem.atol, problem.max_steps,
                 np.nan if first_step is None else first_step, problem.dt,
+                np.nan if self.driving is None else self.driving.cell,
             ),
             np.float64,
         )  # fmt: skip
@@ -337,7 +355,7 @@ class Run:
         return routine.module.functions.solve_one(
             problem.t0, problem.t1, self.y0[sample], self.parameters, self.weights,
             self.t_eval[sample], self.ys[sample], self.info[sample], rows, temporaries,
-            *states, self.args, *_environment(routine.kernels.field), *tail,
+            *states, *self._environment(), *tail,
         )  # fmt: skip
 
     def _many(self) -> None:
@@ -352,8 +370,8 @@ class Run:
             rows, temporaries = routine.workspace(routine.forward_rows)
             routine.module.functions.solve_many(
                 start, stop, problem.t0, problem.t1, self.y0, self.parameters,
-                self.weights, self.t_eval, self.ys, self.info, rows, temporaries, self.args,
-                *_environment(routine.kernels.field),
+                self.weights, self.t_eval, self.ys, self.info, rows, temporaries,
+                *self._environment(),
             )  # fmt: skip
 
         in_threads(chunk, routine.samples)
@@ -363,8 +381,8 @@ class Run:
         problem, routine = self.problem, self.routine
         routine.module.packed.solve_packed(
             start, stop, problem.t0, problem.t1, self.y0, self.parameters, self.weights,
-            np.empty(LANES, np.int64), self.ys, self.info, routine.no_scratch, self.args,
-            *_environment(routine.kernels.field),
+            np.empty(LANES, np.int64), self.ys, self.info, routine.no_scratch,
+            *self._environment(),
         )  # fmt: skip
 
     def reverse(
@@ -388,7 +406,7 @@ class Run:
             functions.pull_one(
                 *span, self.parameters, self.weights, self.t_eval[0], tape[0][0], *tape[1:],
                 ys_bar[0], penalty_bar[0], y0_bar[0], *routine.workspace(routine.reverse_rows),
-                routine.residuals(), self.args, *_environment(kernels.field),
+                routine.residuals(), *self._environment(),
                 *_environment(kernels.linearize), *_environment(kernels.pullback), args_bar,
             )  # fmt: skip
             return y0_bar, args_bar
@@ -401,14 +419,18 @@ class Run:
             functions.pull_many(
                 start, stop, *span, self.y0, self.parameters, self.weights, self.t_eval, states,
                 self.info.copy(), *routine.tape(), ys_bar, penalty_bar, y0_bar, rows, temporaries,
-                reverse_rows, routine.residuals(), self.args,
-                *_environment(kernels.field), *_environment(kernels.linearize),
-                *_environment(kernels.pullback), args_bar,
+                reverse_rows, routine.residuals(), *self._environment(),
+                *_environment(kernels.linearize), *_environment(kernels.pullback), args_bar,
             )  # fmt: skip
             return args_bar
 
         found = in_threads(chunk, routine.samples)
         return y0_bar, [np.asarray(sum(parts)) for parts in zip(*found, strict=True)]
+
+    def _environment(self) -> tuple[Any, ...]:
+        """What the loop of a thread reads beside its rows."""
+        driving = () if self.driving is None else self.driving.arguments()
+        return (self.args, *_environment(self.routine.kernels.field), *driving)
 
     def _zeros(self) -> tuple[Any, ...]:
         return tuple([np.zeros(arg.shape, arg.dtype) for arg in self.args])
@@ -434,43 +456,3 @@ def _stacked(columns: list[Any]) -> tuple[Any, ...]:
     for sample, column in enumerate(columns):
         table[:, : column.shape[1], sample] = column
     return (*table[:4], table[4] > 0)
-
-
-def in_threads(chunk: Callable[[int, int], Any], samples: int, pieces: int = CHUNKS) -> list[Any]:
-    """Results of ``chunk(start, stop)`` over all samples, in threads where there are several."""
-    pieces = min(samples, pieces, CHUNKS)
-    edges = [round(i * samples / pieces) for i in range(pieces + 1)]
-    spans = list(pairwise(edges))
-    if pieces == 1 or thread_count() == 1:
-        return [chunk(*span) for span in spans]
-    return list(_pool().map(lambda span: chunk(*span), spans))
-
-
-@cache
-def thread_count() -> int:
-    """Threads over the samples of an independent batch.
-
-    Raises
-    ------
-    ValueError
-        If ``NDEREG_NUM_THREADS`` is set to anything but a positive integer.
-    """
-    given = os.environ.get("NDEREG_NUM_THREADS")
-    if given is None:
-        usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-        return len(usable(0)) if usable else os.cpu_count() or 1
-    if not given.isdigit() or int(given) < 1:
-        raise ValueError(
-            f"expected a positive integer in NDEREG_NUM_THREADS, received {given!r}; try 2"
-        )
-    return int(given)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that wait from one solve to the next."""
-    return ThreadPoolExecutor(thread_count(), "ndereg")
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -14,12 +14,13 @@ import numpy as np
 from ndereg.backends.brownian import Entries, Increments, as_dtype
 from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.module import load
-from ndereg.backends.numba.programs import Kernels, Numbers, emit_program
+from ndereg.backends.numba.programs import emit_program
+from ndereg.backends.numba.signatures import Kernels, Numbers
 from ndereg.plan.brownian import DIRECT, Areas, BrownianPlan, Grid, brownian_plan
 from ndereg.plan.normal import draw_bits, threefry
 from ndereg.plan.program import Program
 
-__all__ = ["NumbaBrownian", "brownian_source"]
+__all__ = ["NumbaBrownian", "brownian_source", "node_room", "path_functions", "path_numbers"]
 
 _NUMBERS = Numbers("float64", "float64", None)
 
@@ -115,24 +116,28 @@ def brownian_source(areas: Areas, decorator: str = "@kernel") -> str:
 
     They are called as::
 
-        brownian_increment(k0, k1, origin, direction, size, depth, span, s, t, first, W, H, K)
-        brownian_direct(k0, k1, step, length, first, W, H, K)
+        brownian_increment(path, s, t, first, W, H, K, nodes)
+        brownian_direct(path, step, length, first, W, H, K)
 
     and write into the rows ``W``, ``H``, ``K`` (any real dtype; what ``areas`` lacks is left alone)
     the increments over ``[s, t]`` of the entries ``first``, ``first + 1``, ... of the noise.
-    ``k0``, ``k1`` are uint32; the numbers of the grid are those of :class:`Grid`. Outside the span
-    everything is nan.
+    ``path`` are :func:`path_numbers`, ``nodes`` the scratch of :func:`node_room`. Outside the span
+    everything is nan. ``brownian_share(time, t, h)`` is the length of the part of a step from ``t``
+    to an output time, rounded as on every backend: where times differ by rounding, a path differs
+    by the square root of it.
     """
     plan = brownian_plan(areas)
     programs = _Programs(plan, decorator)
     numbers = _threefry_source("path_words", decorator) + _normal_source(plan.normal)
-    head = "from math import nan\n\nfrom ndereg.backends.numba.compiler import inlined\n\n\n"
+    head = "from math import nan\n\nfrom ndereg.backends.numba.compiler import exact, inlined\n\n\n"
     return (
         head
         + numbers
         + programs.text
         + _nodes_source(programs, decorator)
         + _sums_source(plan, programs, decorator)
+        + _direct_source(plan, programs, decorator)
+        + _function("brownian_share", "time, t, h", [], "(time - t) / h * h", "@exact")
     )
 
 
@@ -186,6 +191,7 @@ def _nodes_source(programs: _Programs, decorator: str) -> str:
         ]
 
     lines = [
+        "k0, k1, origin, direction, size, depth, span = path",
         interval,
         "count = 0",
         "rate = 1.0 / size",
@@ -206,7 +212,7 @@ def _nodes_source(programs: _Programs, decorator: str) -> str:
         *node("upper", leaf["upper"], "        "),
         "    rate *= 2.0",
     ]
-    parameters = "k0, k1, origin, direction, size, depth, span, s, t, keys, weights"
+    parameters = "path, s, t, keys, weights"
     return _function("path_nodes", parameters, lines, "count, known, sign", decorator)
 
 
@@ -214,11 +220,8 @@ def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str
     columns = {pair: column for column, pair in enumerate(plan.weights)}
     numbers = range(len(plan.areas))
     lines = [
-        "keys = np.empty((2, 2 * depth + 3), np.uint32)",
-        f"weights = np.empty(({len(columns)}, 2 * depth + 3))",
-        f"normals = np.empty(({len(plan.areas)}, 2 * depth + 3))",
-        "count, known, sign = path_nodes(",
-        "    k0, k1, origin, direction, size, depth, span, s, t, keys, weights)",
+        "keys, weights, normals = nodes",
+        "count, known, sign = path_nodes(path, s, t, keys, weights)",
         "for i in range(len(W)):",
         "    component = np.uint32(first + i)",
     ]
@@ -238,55 +241,72 @@ def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str
             f"        total = plus(total, {' + '.join(terms)})",
             f"    {area}[i] = total * {'known' if area == 'H' else 'sign'}",
         ]
-    increment = _function(
-        "brownian_increment",
-        "k0, k1, origin, direction, size, depth, span, s, t, first, W, H, K",
-        lines,
-        "None",
-        decorator,
-    )
+    parameters = "path, s, t, first, W, H, K, nodes"
+    return _function("brownian_increment", parameters, lines, "None", decorator)
+
+
+def _direct_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str:
+    """Numbers of the step of a fixed mesh: a row of each area, filled by one function."""
+    fill = [
+        "for i in range(len(row)):",
+        "    row[i] = deviation * path_normal(n0, n1, np.uint32(first + i), number)",
+    ]
     deviations = {f"{area}{number}": f"d{number}" for number, area in enumerate(plan.areas)}
     lines = [
         programs.call("direct", {"length": "length"}, deviations),
-        f"n0, n1 = path_words(k0, k1, np.uint32({DIRECT}), np.uint32(step))",
-        "normals = np.empty(len(W))",
-        f"for number in range({len(plan.areas)}):",
-        "    for i in range(len(W)):",
-        "        normals[i] = path_normal(n0, n1, np.uint32(first + i), number)",
+        f"n0, n1 = path_words(path[0], path[1], np.uint32({DIRECT}), np.uint32(step))",
     ]
-    for number, area in enumerate(plan.areas):
-        lines += [
-            f"    if number == {number}:",
-            "        for i in range(len(W)):",
-            f"            {area}[i] = d{number} * normals[i]",
-        ]
-    parameters = "k0, k1, step, length, first, W, H, K"
-    return increment + _function("brownian_direct", parameters, lines, "None", decorator)
+    lines += [
+        f"path_fill(n0, n1, first, {number}, d{number}, {area})"
+        for number, area in enumerate(plan.areas)
+    ]
+    parameters = "n0, n1, first, number, deviation, row"
+    return _function("path_fill", parameters, fill, "None", decorator) + _function(
+        "brownian_direct", "path, step, length, first, W, H, K", lines, "None", decorator
+    )
 
 
 _ROWS = """\
 @kernel
-def path_rows(k0, k1, origin, direction, size, depth, span, s, t, shared, W, H, K):
+def path_rows(path, s, t, shared, W, H, K, nodes):
     for b in range(len(W)):
         first = 0 if shared else b * W.shape[1]
         j = b if len(s) > 1 else 0
-        brownian_increment(
-            k0, k1, origin, direction, size, depth, span, s[j], t[j], first, W[b], H[b], K[b])
+        brownian_increment(path, s[j], t[j], first, W[b], H[b], K[b], nodes)
 
 
 @kernel
-def path_steps(k0, k1, step, length, shared, W, H, K):
+def path_steps(path, step, length, shared, W, H, K, nodes):
     for b in range(len(W)):
         first = 0 if shared else b * W.shape[1]
         j = b if len(step) > 1 else 0
-        brownian_direct(k0, k1, step[j], length[j], first, W[b], H[b], K[b])
+        brownian_direct(path, step[j], length[j], first, W[b], H[b], K[b])
 """
+
+
+def path_numbers(words: tuple[int, int], grid: Grid) -> tuple[Any, ...]:
+    """Return what compiled functions know a path by: its key and its cells."""
+    key = np.uint32(words[0]), np.uint32(words[1])
+    return (*key, grid.origin, grid.direction, grid.size, grid.depth, grid.length)
+
+
+def node_room(areas: Areas, depth: int) -> tuple[Any, Any, Any]:
+    """Return scratch for the nodes of a query: their keys, weights and normal numbers."""
+    count, nodes = len(areas), 2 * depth + 3
+    keys = np.empty((2, nodes), np.uint32)
+    return keys, np.empty((count * count, nodes)), np.empty((count, nodes))
+
+
+@cache
+def path_text(areas: Areas) -> str:
+    """Return the source of the module of a path."""
+    return f"{HEADER}\n\n{brownian_source(areas)}{_ROWS}"
 
 
 @cache
 def path_functions(areas: Areas) -> Any:
     """Return the compiled functions of a path, ``path_rows`` and ``path_steps`` among them."""
-    return load(f"{HEADER}\n\n{brownian_source(areas)}{_ROWS}")
+    return load(path_text(areas))
 
 
 class NumbaBrownian:
@@ -294,29 +314,26 @@ class NumbaBrownian:
 
     def __init__(self, areas: Areas, words: tuple[int, int], grid: Grid, dtype: str) -> None:
         self.areas, self.grid, self.dtype = areas, grid, dtype
-        self.words = np.uint32(words[0]), np.uint32(words[1])
+        self._numbers = path_numbers(words, grid)
         self._functions = path_functions(areas)
 
     def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
-        grid = self.grid
-        cells = (grid.origin, grid.direction, grid.size, grid.depth, grid.length)
-        return self._filled(self._functions.path_rows, cells, entries, (s, t), np.float64)
+        return self._filled(self._functions.path_rows, entries, (s, t), np.float64)
 
     def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
         steps = np.asarray(step, np.int64), np.abs(h)
-        return self._filled(self._functions.path_steps, (), entries, steps, None)
+        return self._filled(self._functions.path_steps, entries, steps, None)
 
-    def _filled(
-        self, function: Any, cells: tuple[Any, ...], entries: Entries, pair: Any, dtype: Any
-    ) -> Increments:
+    def _filled(self, function: Any, entries: Entries, pair: Any, dtype: Any) -> Increments:
         first, second = np.broadcast_arrays(*(np.asarray(v, dtype).reshape(-1) for v in pair))
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
         rows = len(first) if entries.shared else max(len(first), entries.samples)
         parts = [np.empty((rows, entries.channels)) for _ in self.areas]
         parts += [np.empty((rows, 0))] * (3 - len(parts))
-        function(*self.words, *cells, first, second, entries.shared, *parts)
+        nodes = node_room(self.areas, self.grid.depth)
+        function(self._numbers, first, second, entries.shared, *parts, nodes)
         kept = [
             part if area in self.areas else None for area, part in zip("WHK", parts, strict=True)
         ]

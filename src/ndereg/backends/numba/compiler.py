@@ -8,7 +8,7 @@ from numba import njit
 from numba.core.compiler import Compiler
 
 __all__ = [
-    *("inlined", "inlined_in_memory", "kernel", "kernel_in_memory"),
+    *("exact", "inlined", "inlined_in_memory", "kernel", "kernel_in_memory"),
     *("inlined_program", "program", "program_in_memory"),
 ]
 
@@ -43,6 +43,9 @@ kernel = njit(cache=True, fastmath=_EXACT_ENOUGH, **_COMMON)
 #: Of generated functions that a loop calls for every element: only inside of it are they
 #: vectorised, and they are too long for LLVM to move them there of itself.
 inlined = njit(cache=True, fastmath=_EXACT_ENOUGH, forceinline=True, **_COMMON)
+
+#: Of generated functions whose result is the same to the last bit on every backend.
+exact = njit(cache=True, **_COMMON)
 
 #: Decorator of step programs and loops: their sums may be taken in any order, so that the means of
 #: the error norms are vectorised as well.

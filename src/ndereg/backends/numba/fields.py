@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 from ndereg.backends.base import Problem
 from ndereg.backends.numba.emit import Kernel, emit
 from ndereg.backends.numba.fingerprint import fingerprint
+from ndereg.backends.numba.signatures import FIELDS, function_suffix
 from ndereg.backends.tracing import refuse_without_vjp, trace_field
 from ndereg.field import Field
+from ndereg.plan.program import FieldName
 from ndereg.structure import Structure
 from ndereg.trace import Graph, linearize, per_sample
 
@@ -22,14 +25,15 @@ _MOST_TRACES = 512
 
 @dataclass(frozen=True, eq=False)
 class FieldKernels:
-    """The functions of a field.
+    """The functions of a field; of a stochastic equation, of drift and diffusion.
 
     Attributes
     ----------
     source : str
-        Definitions of ``field`` and, with gradients, ``linearize`` and ``pullback``.
-    field, linearize, pullback : Kernel or None
-        Their data; None for those that are not emitted.
+        Definitions of ``field`` and, with gradients, ``linearize`` and ``pullback``, and of the
+        same for the diffusion.
+    field, linearize, pullback : tuple of Kernel
+        Their data, by field; empty for those that are not emitted.
     namespace : dict
         Objects that the source refers to by name; only for the user's own functions, whose
         modules cannot be cached on disk.
@@ -38,9 +42,9 @@ class FieldKernels:
     """
 
     source: str
-    field: Kernel
-    linearize: Kernel | None
-    pullback: Kernel | None
+    field: tuple[Kernel, ...]
+    linearize: tuple[Kernel, ...]
+    pullback: tuple[Kernel, ...]
     namespace: dict[str, Any]
     modules: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
@@ -49,13 +53,17 @@ class Coupled(Exception):
     """The field couples samples (or is opaque): they cannot be solved one by one."""
 
 
-def traced_graph(problem: Problem) -> Graph:
-    """Trace a problem's field; kept while nothing that the field reads has changed."""
-    layout = problem.layout
-    mark = fingerprint(problem.field)
+def traced_graph(problem: Problem, name: FieldName = "drift") -> Graph:
+    """Trace a problem's drift or diffusion; kept while nothing that it reads has changed."""
+    layout, field, result = problem.layout, problem.field, problem.layout
+    if name == "diffusion":
+        assert problem.diffusion is not None
+        field, result = problem.diffusion.field, problem.diffusion.layout
+    mark = fingerprint(field)
     key = (
         mark,
         layout,
+        result,
         problem.args_structure,
         tuple([(arg.shape, arg.dtype) for arg in problem.args]),
     )
@@ -63,29 +71,51 @@ def traced_graph(problem: Problem) -> Graph:
         found = _TRACES.get(key)
         if found is not None:
             return found[1]
-    graph = trace_field(problem)
+    graph = trace_field(problem, name)
     if mark is not None:
         if len(_TRACES) >= _MOST_TRACES:
             _TRACES.pop(next(iter(_TRACES)))
-        _TRACES[key] = (problem.field, graph)
+        _TRACES[key] = (field, graph)
     return graph
 
 
-def emitted_kernels(graph: Graph, gradient: bool) -> FieldKernels:
-    """Kernels of a traced field."""
+def emitted_kernels(graphs: Sequence[Graph], gradient: bool) -> FieldKernels:
+    """Kernels of a traced field, or of drift and diffusion."""
+    emitted = [
+        _emitted(graph, function_suffix(name), gradient)
+        for name, graph in zip(FIELDS, graphs, strict=False)
+    ]
+    source = "\n\n".join(kernel.source for kernels in emitted for kernel in kernels)
+    kinds = list(zip(*emitted, strict=True))
+    return FieldKernels(source, *(kinds if gradient else (*kinds, (), ())), {})
+
+
+def _emitted(graph: Graph, suffix: str, gradient: bool) -> tuple[Kernel, ...]:
+    field = emit(graph, "field" + suffix)
     if not gradient:
-        kernel = emit(graph, "field")
-        return FieldKernels(kernel.source, kernel, None, None, {})
+        return (field,)
     linear = linearize(graph)
-    kernels = (
-        emit(graph, "field"),
-        emit(linear.forward, "linearize", "linearize"),
-        emit(linear.pullback, "pullback", "pullback", linear.zero),
+    return (
+        field,
+        emit(linear.forward, "linearize" + suffix, "linearize"),
+        emit(linear.pullback, "pullback" + suffix, "pullback", linear.zero),
     )
-    return FieldKernels("\n\n".join(kernel.source for kernel in kernels), *kernels, {})
 
 
-def sample_graph(problem: Problem) -> Graph:
+def field_graphs(problem: Problem) -> list[Graph]:
+    """Trace the field, or drift and diffusion; of an independent batch, one sample of it.
+
+    Raises
+    ------
+    Coupled
+        If samples cannot be told apart.
+    """
+    names = FIELDS if problem.diffusion is not None else FIELDS[:1]
+    traced = traced_graph if problem.layout.batch is None else sample_graph
+    return [traced(problem, name) for name in names]
+
+
+def sample_graph(problem: Problem, name: FieldName = "drift") -> Graph:
     """Trace one sample of an independent batch.
 
     Raises
@@ -94,7 +124,7 @@ def sample_graph(problem: Problem) -> Graph:
         If the samples cannot be told apart.
     """
     assert problem.layout.batch is not None
-    graph = per_sample(traced_graph(problem), problem.layout.batch)
+    graph = per_sample(traced_graph(problem, name), problem.layout.batch)
     if graph is None:
         raise Coupled
     return graph
@@ -126,7 +156,7 @@ def own_kernels(problem: Problem, gradient: bool) -> FieldKernels:
     none = np.zeros(0, np.int64)
     kernel = Kernel("field", "", (), (), (), none, ())
     if not gradient:
-        return FieldKernels("\n".join(lines) + "\n", kernel, None, None, namespace)
+        return FieldKernels("\n".join(lines) + "\n", (kernel,), (), (), namespace)
     lines += ["", "@kernel", "def linearize(t, y, A, work, residuals, out, dims, constants):",
               "    field(t, y, A, work, out, dims, constants)", "", "@kernel",
               "def pullback(t, y, A, work, residuals, k_bar, y_bar, A_bar, dims, constants):",
@@ -140,7 +170,7 @@ def own_kernels(problem: Problem, gradient: bool) -> FieldKernels:
                 else f"    A_bar[{i}][()] = A_bar[{i}][()] + {access}"
             )  # fmt: skip
     namespace["user_vjp"] = field.vjp
-    return FieldKernels("\n".join(lines) + "\n", kernel, kernel, kernel, namespace)
+    return FieldKernels("\n".join(lines) + "\n", (kernel,), (kernel,), (kernel,), namespace)
 
 
 def _expression(structure: Structure, leaves: list[str]) -> str:

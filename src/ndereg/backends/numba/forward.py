@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ndereg.backends.numba.programs import Kernels, Numbers, ProgramSource, emit_program
+from ndereg.backends.numba.noise import Drive
+from ndereg.backends.numba.programs import emit_program
+from ndereg.backends.numba.signatures import Kernels, Numbers, ProgramSource
 from ndereg.plan.control import MEMORY, MEMORY_START, SPACING
 from ndereg.plan.lower import Plan
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
 
-PARAMETERS = (*CONTROL_PARAMETERS, "rtol", "atol", "max_steps", "first_step", "dt")
+PARAMETERS = (*CONTROL_PARAMETERS, "rtol", "atol", "max_steps", "first_step", "dt", "cell")
 """Run-time numbers in the parameter array, before the weights of the penalty."""
 
 COUNTS = ("nfev", "nsteps", "naccept", "status")
@@ -22,10 +24,17 @@ RUNNING = float(Status.RUNNING)
 
 
 class Programs:
-    """Every program of a plan, emitted."""
+    """Every program of a plan, emitted; ``drive`` is the noise of a stochastic equation."""
 
-    def __init__(self, plan: Plan, numbers: Numbers, kernels: Kernels, decorator: str) -> None:
-        self.plan, self.numbers, self.kernels = plan, numbers, kernels
+    def __init__(
+        self,
+        plan: Plan,
+        numbers: Numbers,
+        kernels: Kernels,
+        decorator: str,
+        drive: Drive | None = None,
+    ) -> None:
+        self.plan, self.numbers, self.kernels, self.drive = plan, numbers, kernels, drive
         self.sources: dict[str, ProgramSource] = {
             name: emit_program(program, f"run_{name}", numbers, kernels, decorator)
             for name, program in plan.programs().items()
@@ -42,6 +51,15 @@ class Programs:
     def text(self, names: tuple[str, ...]) -> str:
         """Source of the named programs that the plan has."""
         return "\n".join(self.sources[name].text for name in names if name in self.sources)
+
+    def increment(self, t: str, h: str, row: str) -> list[str]:
+        """Source that looks up the noise of a step, where there is any."""
+        return [] if self.drive is None else self.drive.increment(t, h, row)
+
+    @property
+    def noise(self) -> dict[str, str]:
+        """Source of the noise of the step that was looked up last."""
+        return {} if self.drive is None else self.drive.values()
 
     def temporaries(self) -> int:
         """Scratch rows that the programs need."""
@@ -91,14 +109,13 @@ def forward_source(programs: Programs, decorator: str, keep: bool) -> str:
     recorded attempts come before it where the plan asks for them. Nothing else is returned, as an
     array object takes as long to make as several steps of a small state.
     """
-    sample = programs.kernels.sample
     rows = ForwardRows(programs)
-    tail = f", {sample}" if sample else ""
     head = [
         decorator,
         (
             f"def solve_one(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, "
-            f"{'states, end, ' if keep else ''}{programs.kernels.field_environment}{tail}):"
+            f"{'states, end, ' if keep else ''}{programs.kernels.loop_environment}"
+            f"{programs.kernels.tail}):"
         ),
     ]
     body = _setup(programs, rows, keep)
@@ -114,6 +131,8 @@ def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
     lines = [f"n = {programs.numbers.entries}" if small else "n = y0.shape[0]"]
     lines += [f"{name} = {small or f'W[{i}]'}" for i, name in enumerate(rows.names)]
     lines += [f"{name} = parameters[{i}]" for i, name in enumerate(PARAMETERS)]
+    if programs.drive is not None:
+        lines += programs.drive.setup(programs.kernels.sample)
     # not the literal False: programs called with a literal would be compiled a second time
     start = {name: "t0 != t0" if value is False else repr(value)
              for name, value in zip(MEMORY, MEMORY_START, strict=True)}  # fmt: skip
@@ -200,7 +219,8 @@ def _attempt(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
         )
     ]
     scalars["h"] = "h_try"
-    vectors = {"y": "y", "k1": "k1"}
+    lines += programs.increment("t", "h_try", "rows")
+    vectors = {"y": "y", "k1": "k1"} | programs.noise
     step = programs["step"]
     slot_of = dict(plan.step.outputs)
     targets = {slot_of["y1"]: "y1"} | rows.stage_slots
@@ -245,7 +265,7 @@ def _advance(
         accumulate = programs["accumulate"]
         lines.append(accumulate.call(scalars, {name: name for name in accumulate.results}))
     if spec.dense:
-        lines += _answer(programs, rows, slot_of)
+        lines += _answer(_outputs(programs, rows, slot_of))
     if plan.pick is not None:
         lines += [
             programs["pick"].call(
@@ -302,9 +322,18 @@ def _picked(t: str, row: str, y: str) -> list[str]:
     ]
 
 
-def _answer(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> list[str]:
-    """Output times of an accepted step."""
-    dense, read = programs["dense"], programs["read"]
+def _outputs(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> list[str]:
+    """Source of an output within an accepted step."""
+    read = programs["read"]
+    read_out = dict.fromkeys(read.outputs, "ys[passed]")
+    if programs.plan.dense is None:
+        return [
+            "shorter = brownian_share(t_eval[passed], t, h_try)",
+            *programs.increment("t", "shorter", "rows"),
+            read.call({"t": "t", "h": "shorter", "y": "y"} | programs.noise, read_out),
+            f"nfev += {programs.evaluations('read')!r}",
+        ]
+    dense = programs["dense"]
     stages = {slot: rows.stage_slots.get(slot, "") for slot in dense.vectors}
     stages |= {slot_of["y1"]: "y1", "y": "y"}
     if "k_next" in slot_of:
@@ -312,7 +341,18 @@ def _answer(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> l
     interpolant = {slot: f"q_{slot}" for slot in dense.outputs}
     by_name = dict(programs.plan.dense.outputs) if programs.plan.dense else {}
     coefficients = {name: interpolant[slot] for name, slot in by_name.items()}
-    read_out = dict.fromkeys(read.outputs, "ys[passed]")
+    return [
+        "if not ready:",
+        "    " + dense.call({"t": "t", "h": "h_try"} | stages, interpolant),
+        f"    nfev += {programs.evaluations('dense')!r}",
+        "    ready = True",
+        "theta = (t_eval[passed] - t) / h_try",
+        read.call({"theta": "theta", "y": "y"} | coefficients, read_out),
+    ]
+
+
+def _answer(inside: list[str]) -> list[str]:
+    """Output times of an accepted step; ``inside`` answers one that is not its end."""
     return [
         "ready = False",
         "while passed < t_eval.shape[0] and (t_eval[passed] - t_next) * direction <= 0.0:",
@@ -320,12 +360,7 @@ def _answer(programs: Programs, rows: ForwardRows, slot_of: dict[str, str]) -> l
         "        for i in range(n):",
         "            ys[passed, i] = y1[i]",
         "    else:",
-        "        if not ready:",
-        "            " + dense.call({"t": "t", "h": "h_try"} | stages, interpolant),
-        f"            nfev += {programs.evaluations('dense')!r}",
-        "            ready = True",
-        "        theta = (t_eval[passed] - t) / h_try",
-        "        " + read.call({"theta": "theta", "y": "y"} | coefficients, read_out),
+        *indent(inside, 2),
         "    passed += 1",
     ]
 
@@ -363,9 +398,9 @@ def many_source(programs: Programs, decorator: str) -> str:
     return f"""
 {decorator}
 def solve_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, W, T,
-               {programs.kernels.field_environment}):
+               {programs.kernels.loop_environment}):
     for {sample or "b"} in range(start, stop):
         b = {sample or "b"}
         solve_one(t0, t1, y0[b], parameters, weights, t_eval[b], ys[b], info[b], W, T,
-                  {programs.kernels.field_environment}{tail})
+                  {programs.kernels.loop_environment}{tail})
 """

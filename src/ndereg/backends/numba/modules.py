@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ndereg.backends.base import Layout
+from ndereg.backends.numba.brownian import path_functions, path_text
 from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.fields import FieldKernels
 from ndereg.backends.numba.forward import ForwardRows, Programs, forward_source, many_source
 from ndereg.backends.numba.module import load
+from ndereg.backends.numba.noise import Drive
 from ndereg.backends.numba.packed import packable, packed_source
-from ndereg.backends.numba.programs import Kernels, Numbers
 from ndereg.backends.numba.reverse import (
     ReverseRows,
     many_reverse_source,
     reverse_source,
 )
+from ndereg.backends.numba.signatures import LITERAL_ENTRIES, Kernels, Numbers
+from ndereg.plan.brownian import Areas
 from ndereg.plan.lower import Plan
-
-LITERAL_ENTRIES = 32
-"""States up to this size have loops of literal length, which LLVM unrolls."""
 
 
 @dataclass(eq=False)
@@ -49,12 +50,12 @@ class SolveModule:
     @cached_property
     def functions(self) -> Any:
         """The module of the forward solve; of a joint one with gradients it keeps the tape."""
-        return _load(self._forward(self.keeps), self.kernels.namespace)
+        return self._load(self._forward(self.keeps))
 
     @property
     def keeps(self) -> bool:
         """Whether the forward solve keeps the tape."""
-        return self.kernels.linearize is not None and not self.independent
+        return bool(self.kernels.linearize) and not self.independent
 
     @cached_property
     def reverse(self) -> Any:
@@ -64,6 +65,12 @@ class SolveModule:
             text = self._forward(True) + text + many_reverse_source(self.programs, "@program")
         else:
             text = self.kernels.source + "\n" + text
+        return self._load(text)
+
+    def _load(self, text: str) -> Any:
+        drive = self.programs.drive
+        if drive is not None:
+            text = _path_import(drive.areas) + text
         return _load(text, self.kernels.namespace)
 
     def _forward(self, keep: bool) -> str:
@@ -92,21 +99,40 @@ class SolveModule:
         return 2 + max(source.maps_used for source in self.programs.sources.values())
 
 
-def build(plan: Plan, layout: Layout, kernels: FieldKernels) -> SolveModule:
+def build(plan: Plan, layout: Layout, kernels: FieldKernels, drive: Drive | None) -> SolveModule:
     """Emit the module of a plan for a field; compiled when first called."""
     entries = layout.entries if layout.entries <= LITERAL_ENTRIES else None
-    key = (plan.spec, layout.dtype, entries, layout.batch is None)
+    key = (plan.spec, layout.dtype, entries, layout.batch is None, drive)
     found = kernels.modules.get(key)
     if found is None:
-        numbers = Numbers(layout.dtype, layout.real_dtype, entries)
+        columns = 1 if drive is None else drive.columns
+        numbers = Numbers(layout.dtype, layout.real_dtype, entries, columns)
         names = Kernels(
-            residual_arrays=0 if kernels.linearize is None else len(kernels.linearize.residuals),
+            residual_arrays=tuple([len(kernel.residuals) for kernel in kernels.linearize])
+            or (0,) * len(kernels.field),
             sample="" if layout.batch is None else "sample",
             on_entries=not kernels.namespace,
         )
-        found = SolveModule(Programs(plan, numbers, names, "@program"), kernels, bool(names.sample))
+        programs = Programs(plan, numbers, names, "@program", drive)
+        found = SolveModule(programs, kernels, bool(names.sample))
         kernels.modules[key] = found
     return found
+
+
+def _path_import(areas: Areas) -> str:
+    """Source of the functions of a path, which are compiled in a module of their own.
+
+    What is linked to them is as old as they are: the file's name depends on their text.
+    """
+    path_functions(areas)
+    digest = hashlib.sha256(path_text(areas).encode()).hexdigest()
+    return (
+        "from ndereg.backends.numba.brownian import path_functions\n\n"
+        f"path_source = path_functions({areas!r})  # {digest}\n"
+        "brownian_direct = path_source.brownian_direct\n"
+        "brownian_increment = path_source.brownian_increment\n"
+        "brownian_share = path_source.brownian_share\n\n\n"
+    )
 
 
 def _load(text: str, namespace: dict[str, Any]) -> Any:

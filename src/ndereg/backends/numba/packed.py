@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ndereg.backends.numba.fields import FieldKernels
 from ndereg.backends.numba.forward import INFO, PARAMETERS, RUNNING, Programs, indent, scalar_values
-from ndereg.backends.numba.programs import Kernels, Numbers
+from ndereg.backends.numba.signatures import Kernels, Numbers
 from ndereg.plan.control import MEMORY, MEMORY_START, SPACING
 from ndereg.plan.lower import Plan
 
@@ -32,8 +32,10 @@ def packable(plan: Plan, kernels: FieldKernels, numbers: Numbers, names: Kernels
     """Whether samples can be solved at once: small and real, asked for their ends alone."""
     spec = plan.spec
     plain = not (spec.record or spec.dense or plan.pick is not None or numbers.complex)
+    plain = plain and not names.driven
     # scratch arrays are those of fields with loops, or matrix products
-    straight = not kernels.field.work and "for " not in kernels.source.partition("def linear")[0]
+    source = kernels.source.partition("def linearize")[0]
+    straight = not kernels.field[0].work and "for " not in source
     small = bool(numbers.rooms(names, "y0")) and (numbers.entries or 0) <= MOST_ENTRIES
     return plain and straight and small
 

@@ -1,7 +1,8 @@
 """Step programs as Numba source.
 
 Elementwise instructions between two evaluations of the field become one loop over the state: every
-stage is read once, and what no later block reads never leaves a register. Scalars are locals.
+stage is read once, and what no later block reads never leaves a register. Scalars are locals. What
+is elementwise in the channels of the noise, or in a diffusion matrix, has loops of its own.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ndereg.backends.numba.signatures import Kernels, Numbers, ProgramSource
 from ndereg.plan.program import (
     Apply,
     Combine,
+    Contract,
     Evaluate,
     Instruction,
     Kind,
     Mean,
     Number,
+    Outer,
     Program,
     Pullback,
     Slot,
@@ -25,7 +29,9 @@ from ndereg.plan.program import (
     writes,
 )
 
-_VECTORS = ("state", "real")
+_VECTORS = ("state", "real", "noise", "diffusion")
+_LENGTHS: dict[Kind, str] = {"state": "n", "real": "n", "noise": "m", "diffusion": "n * m"}
+"""How many entries vectors have: those of the state, the channels of the noise, both."""
 
 SCALAR_TEXT: dict[str, str] = {
     "add": "({} + {})", "sub": "({} - {})", "mul": "({} * {})", "div": "({} / {})",
@@ -50,103 +56,6 @@ Numba's own ``math.isfinite(x)`` looks at ``x - x``, which is 0 once sums may be
 _BRANCHLESS = {"pow": "select({1} == 0, {one}, exp({1} * log({0})))"}
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """Source of numbers in the dtypes of a state.
-
-    Attributes
-    ----------
-    dtype, real : str
-        Of the state and of its moduli.
-    entries : int or None
-        Number of entries where loops should have a literal length, else None.
-    branchless : bool
-        Whether powers are written so that a loop around them becomes vector instructions.
-    """
-
-    dtype: str
-    real: str
-    entries: int | None
-    branchless: bool = False
-
-    def literal(self, value: Number) -> str:
-        """A coefficient, typed so that arithmetic stays in the dtype of the state."""
-        text = repr(float(value))
-        return text if self.real == "float64" else f"np.float32({text})"
-
-    def cast(self, expression: str) -> str:
-        """A float64 scalar as it meets the state."""
-        return expression if self.real == "float64" else f"np.float32({expression})"
-
-    def rooms(self, kernels: Kernels, like: str) -> str:
-        """Source of room for a state in registers, for a state that is small enough."""
-        return f"room({like}, {self.entries})" if self.entries and kernels.on_entries else ""
-
-    @property
-    def complex(self) -> bool:
-        """Whether the state is complex."""
-        return self.dtype.startswith("complex")
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Names of the field's functions and the source of the arguments they share."""
-
-    field: str = "field"
-    linearize: str = "linearize"
-    pullback: str = "pullback"
-    field_environment: str = "A, work_field, dims_field, constants_field"
-    linearize_environment: str = "work_linearize, dims_linearize, constants_linearize"
-    pullback_environment: str = "work_pullback, dims_pullback, constants_pullback"
-    residual_arrays: int = 1
-    sample: str = ""
-    on_entries: bool = True
-    """Whether the field takes the entries of an array for the array."""
-
-    def residuals(self, row: str) -> str:
-        """Source of the residuals of one linearization: a row of each array."""
-        return "(" + "".join(f"residuals[{i}][{row}], " for i in range(self.residual_arrays)) + ")"
-
-
-@dataclass(frozen=True)
-class ProgramSource:
-    """A program as a function ``name(scalars, maps, vectors, outputs, T, environment)``.
-
-    ``T`` holds ``temporaries`` rows of scratch. A map is the row of its residuals, its time and
-    the state it was taken at. Scalar outputs are returned as a tuple, in order.
-    """
-
-    name: str
-    text: str
-    scalars: tuple[Slot, ...]
-    maps: tuple[Slot, ...]
-    vectors: tuple[Slot, ...]
-    outputs: tuple[Slot, ...]
-    results: tuple[str, ...]
-    output_maps: tuple[Slot, ...]
-    temporaries: int
-    maps_used: int
-    environment: str
-
-    def call(self, values: dict[Slot, str], outputs: dict[Slot, str]) -> str:
-        """Source of a call; ``values`` and ``outputs`` give the source of every slot."""
-        arguments = [values[slot] for slot in self.scalars]
-        for slot in self.maps:
-            arguments += [values[slot], values[slot + "@t"], values[slot + "@y"]]
-        arguments += [values[slot] for slot in self.vectors]
-        arguments += [outputs[slot] for slot in self.outputs]
-        arguments += [outputs[slot] for slot in self.output_maps]
-        if self.temporaries:
-            arguments.append("T")
-        if self.environment:
-            arguments.append(self.environment)
-        called = f"{self.name}({', '.join(arguments)})"
-        if not self.results:
-            return called
-        targets = ", ".join(outputs[name] for name in self.results)
-        return f"{targets}{',' if len(self.results) == 1 else ''} = {called}"
-
-
 def emit_program(
     program: Program, name: str, numbers: Numbers, kernels: Kernels, decorator: str
 ) -> ProgramSource:
@@ -157,6 +66,7 @@ def emit_program(
 @dataclass
 class _Loop:
     body: list[Instruction]
+    length: str
 
 
 class _Emitter:
@@ -184,9 +94,14 @@ class _Emitter:
             yield self.evaluations[instruction.map].src
 
     def _elementwise(self, instruction: Instruction) -> bool:
-        if isinstance(instruction, (Evaluate, Pullback)):
+        if isinstance(instruction, (Evaluate, Pullback, Outer)):
             return False
         return isinstance(instruction, Mean) or self.kinds[instruction.dst] in _VECTORS
+
+    def _length(self, instruction: Instruction) -> str:
+        """Of the loop that an elementwise instruction is in."""
+        mean = isinstance(instruction, Mean)
+        return "n" if mean else _LENGTHS[self.kinds[instruction.dst]]
 
     def _schedule(self) -> list[_Loop | Instruction]:
         """Fuse elementwise instructions into loops as late as their readers allow."""
@@ -202,15 +117,19 @@ class _Emitter:
                     needed.update(self._reads(instruction))
                 else:
                     kept.append(instruction)
-            if taken:
-                blocks.append(_Loop(taken[::-1]))
+            for length in dict.fromkeys(map(self._length, taken)):
+                body = [i for i in reversed(taken) if self._length(i) == length]
+                blocks.append(_Loop(body, length))
             pending[:] = kept[::-1]
 
         for instruction in self.program.body:
             produced = {p.dst for p in pending}
             if self._elementwise(instruction):
-                means = {p.dst for p in pending if isinstance(p, Mean)}
-                late = means & set(self._reads(instruction))
+                length = self._length(instruction)
+                finished = {
+                    p.dst for p in pending if isinstance(p, Mean) or self._length(p) != length
+                }
+                late = finished & set(self._reads(instruction))
                 if late:
                     flush(set(late))
                 pending.append(instruction)
@@ -283,7 +202,7 @@ class _Emitter:
         environment = self._environment()
         if environment:
             parameters.append(environment)
-        self._body(vectors)
+        self._body(tuple(s for s, kind in inputs if kind == "state"))
         returned = [self.names[dict(self.program.outputs)[name]] for name in results]
         if returned:
             self.lines.append(f"return ({', '.join(returned)},)")
@@ -310,12 +229,14 @@ class _Emitter:
             parts.append(k.sample)
         return ", ".join(parts)
 
-    def _body(self, vectors: tuple[Slot, ...]) -> None:
+    def _body(self, states: tuple[Slot, ...]) -> None:
         lines = self.lines
-        if vectors or self.output_slots:
-            anchor = self.names[vectors[0]] if vectors else "o" + self.names[self.output_slots[0]]
+        if states or self.output_slots:
+            anchor = self.names[states[0]] if states else "o" + self.names[self.output_slots[0]]
             length = self.numbers.entries
             lines.append(f"n = {length}" if length else f"n = {anchor}.shape[0]")
+            if {"noise", "diffusion"} & set(self.kinds.values()):
+                lines.append(f"m = {self.numbers.channels}")
             rooms = self.numbers.rooms(self.kernels, anchor)
             lines.extend(f"T{i} = {rooms or f'T[{i}]'}" for i in range(self.temporaries))
         for block in self.blocks:
@@ -325,6 +246,8 @@ class _Emitter:
                 self._evaluate(block)
             elif isinstance(block, Pullback):
                 self._pullback(block)
+            elif isinstance(block, Outer):
+                self._outer(block)
             elif isinstance(block, Combine):
                 lines.append(f"{self.names[block.dst]} = {self._combination(block, self._scalar)}")
             else:
@@ -334,7 +257,7 @@ class _Emitter:
         inputs = {slot for slot, _ in self.program.inputs}
         for slot in self.output_slots:
             if slot in inputs:
-                lines += ["for i in range(n):",
+                lines += [f"for i in range({_LENGTHS[self.kinds[slot]]}):",
                           f"    o{self.names[slot]}[i] = {self.names[slot]}[i]"]  # fmt: skip
 
     def _time(self, instruction: Evaluate) -> str:
@@ -345,34 +268,37 @@ class _Emitter:
         return f"{t} + {scale}" if c == 1 else f"{t} + {c!r} * {scale}"
 
     def _evaluate(self, instruction: Evaluate) -> None:
-        k, sample = self.kernels, f", {self.kernels.sample}" if self.kernels.sample else ""
         t, src = self._time(instruction), self.places[instruction.src]
-        dst = self.places[instruction.dst]
+        dst, field = self.places[instruction.dst], instruction.field
         if instruction.map is None:
-            call = (
-                f"{k.field}({t}, {src}, A, work_field, {dst}, dims_field, constants_field{sample})"
-            )
+            self.lines.append(self.kernels.evaluation(t, src, dst, field))
         else:
-            residuals = k.residuals(self.map_rows[instruction.map])
-            call = (
-                f"{k.linearize}({t}, {src}, A, work_linearize, {residuals}, {dst}, "
-                f"dims_linearize, constants_linearize{sample})"
-            )
-        self.lines.append(call)
+            row = self.map_rows[instruction.map]
+            self.lines.append(self.kernels.linearization(t, src, row, dst, field))
 
     def _pullback(self, instruction: Pullback) -> None:
-        k, sample = self.kernels, f", {self.kernels.sample}" if self.kernels.sample else ""
         origin = self.evaluations.get(instruction.map)
         if origin is None:
             t, src = self.names[instruction.map] + "t", self.names[instruction.map] + "y"
         else:
             t, src = self._time(origin), self.places[origin.src]
-        residuals = k.residuals(self.map_rows[instruction.map])
-        self.lines.append(
-            f"{k.pullback}({t}, {src}, A, work_pullback, {residuals}, "
-            f"{self.places[instruction.cotangent]}, {self.places[instruction.dst]}, A_bar, "
-            f"dims_pullback, constants_pullback{sample})"
-        )
+        row, field = self.map_rows[instruction.map], instruction.field
+        bar, dst = self.places[instruction.cotangent], self.places[instruction.dst]
+        self.lines.append(self.kernels.pulled(t, src, row, bar, dst, field))
+
+    def _outer(self, instruction: Outer) -> None:
+        state, noise = (self._read(slot, i) for slot, i in
+                        ((instruction.state, "i"), (instruction.noise, "j")))  # fmt: skip
+        self.lines += [
+            "for i in range(n):",
+            "    for j in range(m):",
+            f"        {self.places[instruction.dst]}[i * m + j] = {state} * {noise}",
+        ]
+
+    def _read(self, slot: Slot, index: str) -> str:
+        """Source of an entry; scratch rows have the dtype of the state also where they are real."""
+        is_real = self.numbers.complex and self.kinds[slot] in ("real", "noise")
+        return f"{self.places[slot]}[{index}]{'.real' if is_real else ''}"
 
     def _loop(self, loop: _Loop) -> None:
         """One pass over the state."""
@@ -384,10 +310,10 @@ class _Emitter:
                 if slot in inside or slot in loads:
                     continue
                 name = self.names[slot]
+                if isinstance(instruction, Contract):
+                    continue
                 if self.kinds[slot] in _VECTORS:
-                    # scratch rows have the dtype of the state, also where they hold moduli
-                    real = ".real" if self.numbers.complex and self.kinds[slot] == "real" else ""
-                    loads[slot] = f"x{name} = {self.places[slot]}[i]{real}"
+                    loads[slot] = f"x{name} = {self._read(slot, 'i')}"
                 elif self.kinds[slot] == "scalar" and not isinstance(instruction, Spread):
                     head.append(f"c{name} = {self.numbers.cast(name)}")
         body = list(loads.values())
@@ -403,6 +329,8 @@ class _Emitter:
                 case Spread(src=src):
                     head.append(f"c{name} = {self.numbers.cast(f'{self.names[src]} / n')}")
                     body.append(f"x{name} = c{name}")
+                case Contract():
+                    body += self._contraction(instruction)
                 case Combine():
                     body.append(f"x{name} = {self._combination(instruction, self._element)}")
                 case Apply():
@@ -412,7 +340,18 @@ class _Emitter:
             if instruction.dst in self.places:
                 body.append(f"{self.places[instruction.dst]}[i] = x{name}")
         self.lines += list(dict.fromkeys(head))
-        self.lines += ["for i in range(n):", *("    " + line for line in body), *tail]
+        self.lines += [f"for i in range({loop.length}):", *("    " + line for line in body), *tail]
+
+    def _contraction(self, instruction: Contract) -> list[str]:
+        """One row of a diffusion matrix times the noise, or its sum."""
+        total, factor = f"x{self.names[instruction.dst]}", ""
+        if instruction.noise is not None:
+            factor = f" * {self._read(instruction.noise, 'j')}"
+        return [
+            f"{total} = {self.numbers.literal(0)}",
+            "for j in range(m):",
+            f"    {total} += {self._read(instruction.diffusion, 'i * m + j')}{factor}",
+        ]
 
     def _element(self, slot: Slot | Number) -> str:
         if not isinstance(slot, str):

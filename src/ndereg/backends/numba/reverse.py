@@ -38,14 +38,13 @@ def reverse_source(programs: Programs, decorator: str) -> str:
     ``bar`` returns the cotangent of the start of the span; that of args is added to ``A_bar``.
     """
     kernels = programs.kernels
-    tail = f", {kernels.sample}" if kernels.sample else ""
     head = [
         decorator,
         (
             "def pull_one(t0, t1, parameters, weights, t_eval, info, mesh, states, end, "
             "ys_bar, penalty_bar, y0_bar, W, T, residuals, "
-            f"{kernels.field_environment}, {kernels.linearize_environment}, "
-            f"{kernels.pullback_environment}, A_bar{tail}):"
+            f"{kernels.loop_environment}, {kernels.linearize_environment}, "
+            f"{kernels.pullback_environment}, A_bar{kernels.tail}):"
         ),
     ]
     body = [*_setup(programs), *_segments(programs), *_finish(programs)]
@@ -69,6 +68,8 @@ def _setup(programs: Programs) -> list[str]:
         "direction = 1.0 if t1 >= t0 else -1.0",
         "first_map = 0 * rows",
     ]
+    if programs.drive is not None:
+        lines += programs.drive.setup(programs.kernels.sample)
     for i, term in enumerate(spec.terms):
         lines.append(f"weight{i} = weights[{i}]")
         if term.reduce == "max":
@@ -83,7 +84,6 @@ def _setup(programs: Programs) -> list[str]:
     if plan.shared:
         used = max(programs[name].maps_used for name in ("adjoint", "adjoint_dense")
                    if name in programs.sources)  # fmt: skip
-        sample = f", {programs.kernels.sample}" if programs.kernels.sample else ""
         lines += [
             f"map_later = {used} + first_map",
             f"map_first = {used + 1} + first_map",
@@ -91,11 +91,7 @@ def _setup(programs: Programs) -> list[str]:
             "    kbar[i] = 0.0",
             "    y_later[i] = end[i]",
             "if rows > 0:",
-            (
-                f"    {programs.kernels.linearize}(t_last, y_later, A, work_linearize, "
-                f"{programs.kernels.residuals('map_later')}, k_later, dims_linearize, "
-                f"constants_linearize{sample})"
-            ),
+            "    " + programs.kernels.linearization("t_last", "y_later", "map_later", "k_later"),
         ]
     return lines
 
@@ -103,9 +99,11 @@ def _setup(programs: Programs) -> list[str]:
 def _segments(programs: Programs) -> list[str]:
     """Three levels of states: kept by the forward pass, and recomputed twice."""
     replay = programs["replay"]
+    step = {"t": "mesh[0, row]", "h": "mesh[1, row]"}
     advance = [
+        *programs.increment(step["t"], step["h"], "row"),
         replay.call(
-            {"t": "mesh[0, row]", "h": "mesh[1, row]", "y": "cur"},
+            step | {"y": "cur"} | programs.noise,
             dict.fromkeys(replay.outputs, "cur_new"),
         ),
         "cur, cur_new = cur_new, cur",
@@ -156,13 +154,15 @@ def _row(programs: Programs) -> list[str]:
         lines.append("t_next = mesh[0, row + 1] if row + 1 < rows else t_last")
     if spec.dense:
         lines += _outputs(programs)
+    lines += programs.increment("t", "h", "row")
     calls = {name: _adjoint_call(programs, name, scalars) for name in ("adjoint", "adjoint_dense")
              if name in programs.sources}  # fmt: skip
-    if spec.dense:
+    if plan.adjoint_dense is not None:
         lines += ["if inner:", "    " + calls["adjoint_dense"], "else:", "    " + calls["adjoint"]]
-        lines += ["if inner:", "    for c in range(n):", "        bar_new[c] += sum_y_bar[c]"]
     else:
         lines.append(calls["adjoint"])
+    if spec.dense:
+        lines += ["if inner:", "    for c in range(n):", "        bar_new[c] += sum_y_bar[c]"]
     lines.append("bar, bar_new = bar_new, bar")
     if plan.pick is not None:
         lines += [
@@ -186,10 +186,10 @@ def _adjoint_call(programs: Programs, name: str, scalars: dict[str, str]) -> str
     program = plan.programs()[name]
     last = f"k{plan.spec.tableau.stages}"
     values = scalars | {
-        "y": "y", "y1_bar": "bar", "k_next_bar": "kbar", last: "k_later",
+        **programs.noise, "y": "y", "y1_bar": "bar", "k_next_bar": "kbar", last: "k_later",
         f"{last}_map": "map_later", f"{last}_map@t": "t_next", f"{last}_map@y": "y_later",
     }  # fmt: skip
-    if plan.read_adjoint is not None:
+    if plan.dense is not None and plan.read_adjoint is not None:
         values |= {name: f"sum_{name}" for name, _ in plan.read_adjoint.outputs if name != "y_bar"}
     slots = dict(program.outputs)
     outputs = {slots["y_bar"]: "bar_new"}
@@ -208,7 +208,14 @@ def _outputs(programs: Programs) -> list[str]:
     outputs = plan.read_adjoint.outputs
     sums = [f"{_sum(name)}[c] += {parts[slot]}[c]" for name, slot in outputs]
     zeros = [f"{_sum(name)}[c] = 0.0" for name, _ in outputs]
-    seed = "ys_bar[left]"
+    values = {"theta": "theta", "y_theta_bar": "ys_bar[left]"}
+    place = ["theta = (t_eval[left] - t) / h"]
+    if plan.dense is None:
+        values |= {"t": "t", "h": "shorter", "y": "y"} | programs.noise
+        place = [
+            "shorter = brownian_share(t_eval[left], t, h)",
+            *programs.increment("t", "shorter", "row"),
+        ]
     return [
         "inner = False",
         "while left >= 0 and (t_eval[left] - t) * direction > 0.0:",
@@ -220,8 +227,7 @@ def _outputs(programs: Programs) -> list[str]:
         "            inner = True",
         "            for c in range(n):",
         *indent(zeros, 4),
-        "        theta = (t_eval[left] - t) / h",
-        "        " + source.call({"theta": "theta", "y_theta_bar": seed}, parts),
+        *indent([*place, source.call(values, parts)], 2),
         "        for c in range(n):",
         *indent(sums, 3),
         "    left -= 1",
@@ -229,17 +235,12 @@ def _outputs(programs: Programs) -> list[str]:
 
 
 def _finish(programs: Programs) -> list[str]:
-    plan, kernels = programs.plan, programs.kernels
-    sample = f", {kernels.sample}" if kernels.sample else ""
+    plan = programs.plan
     lines: list[str] = []
     if plan.shared:
         lines += [
             "if rows > 0:",
-            (
-                f"    {kernels.pullback}(t0, y_later, A, work_pullback, "
-                f"{kernels.residuals('map_later')}, kbar, bar_new, A_bar, dims_pullback, "
-                f"constants_pullback{sample})"
-            ),
+            "    " + programs.kernels.pulled("t0", "y_later", "map_later", "kbar", "bar_new"),
             "    for c in range(n):",
             "        bar[c] += bar_new[c]",
         ]
@@ -256,11 +257,10 @@ def _finish(programs: Programs) -> list[str]:
 def many_reverse_source(programs: Programs, decorator: str) -> str:
     """Source of ``pull_many``: every sample solved again with its tape, then pulled back."""
     kernels = programs.kernels
-    sample = kernels.sample
-    tail = f", {sample}" if sample else ""
+    sample, tail = kernels.sample, kernels.tail
     recorded = "_, " if programs.plan.spec.record else ""
     environment = (
-        f"{kernels.field_environment}, {kernels.linearize_environment}, "
+        f"{kernels.loop_environment}, {kernels.linearize_environment}, "
         f"{kernels.pullback_environment}"
     )
     return f"""
@@ -271,7 +271,7 @@ def pull_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, st
         b = {sample or "b"}
         {recorded}mesh, = solve_one(
             t0, t1, y0[b], parameters, weights, t_eval[b], ys, info[b], W, T, states, end,
-            {kernels.field_environment}{tail})
+            {kernels.loop_environment}{tail})
         pull_one(t0, t1, parameters, weights, t_eval[b], info[b], mesh, states, end,
                  ys_bar[b], penalty_bar[b], y0_bar[b], V, T, residuals,
                  {environment}, A_bar{tail})
