@@ -50,7 +50,7 @@ Steps = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Samples a step.")]
 Hidden = Annotated[int | None, typer.Option(help="Width of the field's hidden layer.")]
-Optimizer = Annotated[str | None, typer.Option(help="adam, adamax or momentum.")]
+Optimizer = Annotated[str | None, typer.Option(help="adam, adabelief, adamax or momentum.")]
 LearningRate = Annotated[float | None, typer.Option(help="Of the optimizer.")]
 LearningRateDecay = Annotated[
     float | None, typer.Option(help="Inverse decay of the learning rate a step.")
@@ -67,6 +67,10 @@ Density = Annotated[
 Divergence = Annotated[
     str | None, typer.Option(help="Of ffjord in training: exact (default) or hutchinson.")
 ]
+Paths = Annotated[
+    int | None, typer.Option(help="Simulated: by spiral-sde a step, by mnist-sde a prediction.")
+]
+Tested = Annotated[int | None, typer.Option(help="Test images that mnist-sde predicts.")]
 EvaluateEvery = Annotated[int | None, typer.Option(help="Epochs from test to test.")]
 Weight = Annotated[
     list[str] | None,
@@ -121,6 +125,8 @@ def compare(
     times: Times = None,
     density: Density = None,
     divergence: Divergence = None,
+    paths: Paths = None,
+    tested: Tested = None,
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,
@@ -161,6 +167,8 @@ def train(
     times: Times = None,
     density: Density = None,
     divergence: Divergence = None,
+    paths: Paths = None,
+    tested: Tested = None,
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,

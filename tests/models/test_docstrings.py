@@ -7,7 +7,7 @@ import pytest
 
 MODULES = [
     *("activations", "convolutional", "dense", "differentiation", "layer", "losses", "mlp"),
-    *("model", "neural_ode", "numpy", "parameters", "recurrent", "sklearn", "torch"),
+    *("model", "neural_ode", "neural_sde", "numpy", "parameters", "recurrent", "sklearn", "torch"),
     *("equinox", "nnx"),
 ]
 

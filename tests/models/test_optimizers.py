@@ -1,9 +1,9 @@
-"""Our Adam is the frameworks' Adam."""
+"""Our optimizers are the frameworks'."""
 
 import numpy as np
 import pytest
 
-from ndereg.models.optimizers import Adam
+from ndereg.models.optimizers import AdaBelief, Adam
 
 
 @pytest.fixture
@@ -12,8 +12,8 @@ def gradients():
     return [{"a": random.normal(size=(3, 2)), "b": random.normal(size=4) * 1e-6} for _ in range(20)]
 
 
-def ours(gradients, start):
-    optimizer = Adam(learning_rate=0.01)
+def ours(gradients, start, optimizer=Adam):
+    optimizer = optimizer(learning_rate=0.01)
     params, state = start, optimizer.init(start)
     for gradient in gradients:
         params, state = optimizer.update(gradient, state, params)
@@ -65,3 +65,29 @@ def test_leaves_its_arguments_alone(gradients):
     Adam().update(gradients[0], state, params)
     np.testing.assert_array_equal(params["a"], 1.0)
     assert state["count"] == 0
+
+
+def test_adabelief_as_in_optax(gradients):
+    """On NumPy and in PyTorch, which has none of its own."""
+    import jax
+    import optax
+    import torch
+
+    from ndereg.experiments.runners.adabelief import AdaBelief as OfTorch
+
+    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in start().items()}
+    of_torch = OfTorch(tensors.values(), lr=0.01)
+    with jax.enable_x64(True):
+        optimizer = optax.adabelief(0.01)
+        params = {name: jax.numpy.asarray(value) for name, value in start().items()}
+        state = optimizer.init(params)
+        for gradient in gradients:
+            updates, state = optimizer.update(gradient, state)
+            params = optax.apply_updates(params, updates)
+            for name, tensor in tensors.items():
+                tensor.grad = torch.tensor(gradient[name])
+            of_torch.step()
+        for name, value in ours(gradients, start(), AdaBelief).items():
+            expected = np.asarray(params[name])
+            np.testing.assert_allclose(value, expected, rtol=1e-8)
+            np.testing.assert_allclose(tensors[name].detach().numpy(), expected, rtol=1e-8)

@@ -13,8 +13,10 @@ RECIPES = {
     "digits": "ndereg.experiments.digits:Digits",
     "ffjord": "ndereg.experiments.ffjord:Ffjord",
     "mnist": "ndereg.experiments.mnist:Mnist",
+    "mnist-sde": "ndereg.experiments.mnist_sde:MnistSDE",
     "physionet": "ndereg.experiments.physionet:PhysioNet",
     "spiral": "ndereg.experiments.spiral:Spiral",
+    "spiral-sde": "ndereg.experiments.spiral_sde:SpiralSDE",
 }
 """Recipes by name; a recipe's module is imported when it is asked for."""
 

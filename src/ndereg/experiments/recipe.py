@@ -33,10 +33,11 @@ from ndereg.models.parameters import Parameters
 from ndereg.spec.regularizer import Regularizer, Term
 from ndereg.spec.schedule import NFEBudget
 from ndereg.spec.spec import Spec
+from ndereg.spec.stochastic import Noise
 
 BACKENDS = ("numpy", "torch", "jax")
-OPTIMIZERS = ("adam", "adamax", "momentum")
-"""By name; each backend has its framework's own."""
+OPTIMIZERS = ("adam", "adabelief", "adamax", "momentum")
+"""By name; each backend has its framework's own, where there is one."""
 Batch = dict[str, np.ndarray]
 
 
@@ -230,6 +231,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     settings_type: ClassVar[type[Settings]] = Settings
     metric: ClassVar[Metric]
+    noise: ClassVar[Noise | None] = None
+    """Of a stochastic equation."""
     regularizers: ClassVar[Mapping[str, Penalized]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     """Settings by name. Among them, ``weights`` may name rows that are not trained by default."""
@@ -288,7 +291,7 @@ class Recipe(ABC):
             regularizer = self.regularizers[name].regularizer
             summands = () if regularizer is None else regularizer.terms()
             terms = tuple(each for _, each in summands if isinstance(each, Term))
-            refuse_unserved(Spec(method, terms=terms))
+            refuse_unserved(Spec(method, terms=terms, noise=self.noise))
         return settings
 
     def weight(

@@ -30,6 +30,9 @@ from ndereg.spec.schedule import NFEBudget
 PREDICTIONS = 20
 """Predictions whose median is the prediction time."""
 
+PREDICTIONS_S = 30.0
+"""Seconds after which no more of them are made, if there are three."""
+
 CHECKPOINT_S = 2.0
 """Least seconds between two checkpoints; they are written at the end of an epoch."""
 
@@ -327,7 +330,9 @@ class Trainer:
         self.folder.write_metrics([*self.others, *self.records])
         runner = self.runner
         scores, nfev = self._evaluate()
-        times = [_seconds(lambda: runner.predict(self.counted)) for _ in range(PREDICTIONS)]
+        times: list[float] = []
+        while len(times) < PREDICTIONS and (len(times) < 3 or sum(times) < PREDICTIONS_S):
+            times.append(_seconds(lambda: runner.predict(self.counted)))
         layer = self.task.layer(self.settings)
         save(Model(layer, unflatten(runner.params())), self.folder.model(self.run.name))
         return Result(

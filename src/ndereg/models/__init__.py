@@ -20,6 +20,7 @@ from ndereg.models.layer import Layer, from_description
 from ndereg.models.mlp import MLP
 from ndereg.models.model import Model
 from ndereg.models.neural_ode import NeuralODE
+from ndereg.models.neural_sde import NeuralSDE
 from ndereg.models.parameters import Parameters, flatten, unflatten
 from ndereg.models.port import port
 from ndereg.models.recurrent import LatentGRU, Recurrent
@@ -36,6 +37,7 @@ __all__ = [
     "Leading",
     "Model",
     "NeuralODE",
+    "NeuralSDE",
     "Parameters",
     "Power",
     "Recurrent",

@@ -28,6 +28,7 @@ TYPES: dict[str, str] = {
     "leading": "ndereg.models.dense:Leading",
     "mlp": "ndereg.models.mlp:MLP",
     "neural_ode": "ndereg.models.neural_ode:NeuralODE",
+    "neural_sde": "ndereg.models.neural_sde:NeuralSDE",
     "power": "ndereg.models.dense:Power",
     "program": "ndereg.models.program:Program",
     "recurrent": "ndereg.models.recurrent:Recurrent",

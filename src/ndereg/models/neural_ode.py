@@ -12,7 +12,7 @@ from ndereg.catalogue import lookup
 from ndereg.models.dense import Augmentation
 from ndereg.models.layer import Layer
 from ndereg.models.parameters import Parameters
-from ndereg.models.validation import instance, real, shown, size
+from ndereg.models.validation import instance, real, shown, size, span
 from ndereg.solution import Solution
 
 
@@ -70,11 +70,7 @@ class NeuralODE(Layer):
             layer = getattr(self, name)
             if layer is not None or name == "field":
                 instance(name, layer, Layer, "MLP((2, 16, 2))")
-        span = self.t_span
-        if not isinstance(span, (tuple, list)) or len(span) != 2:
-            raise ValueError(f"expected t_span=(t0, t1), received {shown(span)}; try (0.0, 1.0)")
-        times = (real("t_span[0]", span[0]), real("t_span[1]", span[1]))
-        object.__setattr__(self, "t_span", times)
+        object.__setattr__(self, "t_span", span("t_span", self.t_span))
         object.__setattr__(self, "augmentation", size("augmentation", self.augmentation, least=0))
         if not isinstance(self.method, str):
             raise ValueError(

@@ -106,6 +106,55 @@ class AdaMax:
 
 
 @dataclass(frozen=True)
+class AdaBelief:
+    """AdaBelief (Zhuang et al. 2020), in the arithmetic of the parameters' dtype.
+
+    With gradient ``g`` at step ``n = 1, 2, ...``::
+
+        m = beta1 m + (1 - beta1) g
+        s = beta2 s + (1 - beta2) (g - m)^2 + epsilon
+        p = p - learning_rate (m / (1 - beta1^n)) / (sqrt(s / (1 - beta2^n)) + epsilon)
+
+    as ``optax.adabelief`` has it.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon : float
+        As above.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-16
+
+    def init(self, params: Arrays) -> Arrays:
+        """Return the state before the first step."""
+        state = {"count": np.zeros((), np.int64)}
+        for name, value in params.items():
+            state[f"mean.{name}"] = np.zeros_like(value)
+            state[f"spread.{name}"] = np.zeros_like(value)
+        return state
+
+    def update(self, gradient: Arrays, state: Arrays, params: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the parameters and the state after one step; the arguments are left alone."""
+        count = int(state["count"]) + 1
+        rate = self.learning_rate / (1.0 - self.beta1**count)
+        new_state: Arrays = {"count": np.asarray(count, np.int64)}
+        new_params: Arrays = {}
+        for name, value in params.items():
+            g = gradient[name]
+            mean = self.beta1 * state[f"mean.{name}"] + (1.0 - self.beta1) * g
+            missed = g - mean
+            spread = self.beta2 * state[f"spread.{name}"] + (1.0 - self.beta2) * (missed * missed)
+            spread += self.epsilon
+            scale = np.sqrt(spread / (1.0 - self.beta2**count)) + self.epsilon
+            new_params[name] = value - rate * (mean / scale)
+            new_state[f"mean.{name}"], new_state[f"spread.{name}"] = mean, spread
+        return new_params, new_state
+
+
+@dataclass(frozen=True)
 class Momentum:
     """Gradient descent with momentum (Polyak 1964), in the arithmetic of the parameters' dtype.
 
@@ -142,5 +191,5 @@ class Momentum:
         return new_params, new_state
 
 
-OPTIMIZERS = {"adam": Adam, "adamax": AdaMax, "momentum": Momentum}
+OPTIMIZERS = {"adam": Adam, "adabelief": AdaBelief, "adamax": AdaMax, "momentum": Momentum}
 """By the names that recipes use."""

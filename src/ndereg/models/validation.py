@@ -134,3 +134,16 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits, say
         return f"a {type(value).__name__} that cannot be printed"
     return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def span(what: str, value: Any) -> tuple[float, float]:
+    """Return a time span.
+
+    Raises
+    ------
+    ValueError
+        Naming ``what``.
+    """
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"expected {what}=(t0, t1), received {shown(value)}; try (0.0, 1.0)")
+    return real(f"{what}[0]", value[0]), real(f"{what}[1]", value[1])

@@ -19,6 +19,7 @@ from ndereg.models.parameters import Parameters, flatten, unflatten
 
 OPTIMIZERS = {
     "adam": optax.adam,
+    "adabelief": optax.adabelief,
     "adamax": optax.adamax,
     "momentum": partial(optax.sgd, momentum=0.9),
 }

@@ -12,10 +12,12 @@ import torch
 import ndereg.torch as nde
 from ndereg.experiments.recipe import Batch
 from ndereg.experiments.runners import base
+from ndereg.experiments.runners.adabelief import AdaBelief
 from ndereg.models.parameters import Parameters, flatten, unflatten
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
+    "adabelief": AdaBelief,
     "adamax": torch.optim.Adamax,
     "momentum": partial(torch.optim.SGD, momentum=0.9),
 }

@@ -1,0 +1,66 @@
+"""A neural stochastic equation as a layer."""
+
+import numpy as np
+import pytest
+
+from ndereg import SDE
+from ndereg.backends.registry import load_backend
+from ndereg.models import MLP, Affine, Model, NeuralSDE, from_description, load, save
+from ndereg.solve import Face
+
+SOLVER = Face(load_backend("reference"))
+
+
+def make(**options):
+    return NeuralSDE(
+        MLP((3, 5, 3), time="none"), Affine(3, 3), encoder=Affine(4, 3), head=Affine(3, 2),
+        **options,
+    )  # fmt: skip
+
+
+def test_a_run_is_the_mean_of_a_solve_of_all_paths():
+    layer = make(paths=3)
+    params, x = layer.init(0, "float64"), np.random.default_rng(0).normal(size=(5, 4))
+    output, solution = layer.run(SOLVER, x, params, key=4)
+    y0 = x @ params["encoder"]["weight"] + params["encoder"]["bias"]
+    drift = MLP((3, 5, 3), time="none")
+    equation = SDE(
+        lambda t, y, args: drift(t, y, args["drift"]),
+        lambda t, y, args: y @ args["diffusion"]["weight"] + args["diffusion"]["bias"],
+    )
+    ys = SOLVER.solve(
+        equation, (0.0, 1.0), np.repeat(y0[:, None], 3, axis=1), params["field"],
+        method="sosri", rtol=0.1, atol=0.1, key=4,
+    ).ys  # fmt: skip
+    np.testing.assert_allclose(solution.ys, ys, rtol=1e-12)
+    assert not np.allclose(ys[:, 0], ys[:, 1])
+    logits = ys @ params["head"]["weight"] + params["head"]["bias"]
+    np.testing.assert_allclose(output, logits.mean(axis=1), rtol=1e-12)
+
+
+def test_saved_and_loaded(tmp_path):
+    layer = make(noise="additive", calculus="stratonovich", method="sosra", paths=2, rtol=0.3)
+    assert from_description(layer.describe()) == layer
+    save(Model(layer, layer.init(1)), tmp_path / "model.safetensors")
+    model = load(tmp_path / "model.safetensors")
+    assert model.layer == layer
+    np.testing.assert_array_equal(
+        model.params["field"]["drift"]["0"]["weight"],
+        layer.init(1)["field"]["drift"]["0"]["weight"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "tsit5"}, "a method for a stochastic equation with diagonal noise"),
+        ({"calculus": "stratonovich"}, "in the sense of 'stratonovich', received 'sosri'"),
+        ({"noise": "general"}, "noise"),
+        ({"paths": 0}, "paths"),
+        ({"t_span": (0.0,)}, r"t_span=\(t0, t1\)"),
+        ({"rtol": -1.0}, "rtol"),
+    ],
+)
+def test_what_is_none_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
