@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 from typer.testing import CliRunner
 
 from ndereg import machine
+from ndereg.bench import report
+from ndereg.bench.suites import SUITES
 from ndereg.cli import app
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
@@ -27,9 +34,35 @@ def test_the_page_is_made_from_results(tmp_path):
     assert "try ndereg bench SUITE first" in found.output
     target = {"framework": "numpy", "solver": "ndereg tsit5", "peer": "", "measure": "overhead",
               "peer_framework": "", "most": 1.25, "figure": 1.5, "met": False}  # fmt: skip
-    part = {"title": "a part", "rows": [], "targets": [target]}
+    others = [target | {"measure": "cold"}, target | {"framework": "jax", "met": True}]
+    part = {"title": "a part", "rows": [], "targets": [target, *others]}
     content = {"suite": "mlp", "machine": machine.describe(), "parts": [part]}
     (tmp_path / "mlp.json").write_text(json.dumps(content))
     assert run("--docs", str(tmp_path / "page.md"), "--results", str(tmp_path)).exit_code == 0
     page = (tmp_path / "page.md").read_text()
     assert "| numpy: ndereg tsit5, overhead | 1.25 | 1.5 (missed) |" in page
+    assert "- Missed, numpy: ndereg tsit5, overhead; numpy: ndereg tsit5, first call: not" in page
+    causes = [
+        {"suite": "small", "part": "*", "target": "*", "cause": "of another suite."},
+        {"suite": "mlp", "part": "a *", "target": "*: ndereg *, overhead", "cause": "too slow."},
+    ]
+    (tmp_path / "causes.json").write_text(json.dumps(causes))
+    assert run("--docs", str(tmp_path / "page.md"), "--results", str(tmp_path)).exit_code == 0
+    page = (tmp_path / "page.md").read_text()
+    assert "- Missed, numpy: ndereg tsit5, overhead: too slow.\n" in page
+    assert "- Missed, numpy: ndereg tsit5, first call: not explained yet.\n" in page
+    assert "jax: ndereg tsit5, overhead:" not in page
+    assert "of another suite" not in page
+
+
+def test_every_cause_that_is_kept_belongs_to_a_target():
+    """One whose target was renamed would no longer be shown."""
+    causes = json.loads((ROOT / "benchmarks/results/causes.json").read_text(encoding="utf-8"))
+    for cause in causes:
+        assert any(
+            fnmatchcase(part.title, cause["part"])
+            and fnmatchcase(report.promise({**asdict(target), "figure": None, "met": None})[0],
+                            cause["target"])
+            for part in SUITES[cause["suite"]]()
+            for target in part.targets
+        ), cause  # fmt: skip

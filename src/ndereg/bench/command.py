@@ -32,6 +32,7 @@ Device = Annotated[str, typer.Option(help="cpu, or cuda for JAX and PyTorch.")]
 Results = Annotated[Path, typer.Option(help="Folder of results.")]
 
 RESULTS = Path("benchmarks/results")
+CAUSES = "causes.json"
 
 
 def bench(
@@ -118,4 +119,6 @@ def _write_docs(path: Path, results: Path) -> None:
         raise typer.BadParameter(
             f"expected results in {results}, found none; try ndereg bench SUITE first"
         )
-    path.write_text(report.page(found), encoding="utf-8")
+    reasons = results / CAUSES
+    causes = json.loads(reasons.read_text(encoding="utf-8")) if reasons.exists() else []
+    path.write_text(report.page(found, causes), encoding="utf-8")

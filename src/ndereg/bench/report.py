@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +109,31 @@ pulled back. `error` is the greatest deviation from a reference solution (SciPy'
 least tolerance), relative to its size. Import, first call and memory are those of a process of its
 own; memory is what a later call needs beyond what the process holds. `waits` counts the times that
 the host waits for a GPU in one call, which PyTorch tells. A row whose result or whose
-evaluations differ from what was asked for is not compared.
+evaluations differ from what was asked for is not compared. Below a target that is missed stands
+what the time goes to, by profile, and what was tried (`benchmarks/results/causes.json`).
 """
 
+_UNEXPLAINED = "not explained yet."
 
-def page(results: Iterable[Mapping[str, Any]]) -> str:
-    """The documentation's page, in Markdown."""
+
+def page(results: Iterable[Mapping[str, Any]], causes: Sequence[Mapping[str, str]] = ()) -> str:
+    """The documentation's page, in Markdown.
+
+    Parameters
+    ----------
+    results : iterable of mappings
+        Contents of the files that :func:`write` writes.
+    causes : sequence of mappings
+        Why targets are missed: ``suite``, ``part`` and ``target`` are patterns as of file names, of
+        the text that the page has for them; ``cause`` is Markdown. The first that fits is shown.
+    """
     lines = [_HEAD]
     for result in results:
         title = result["suite"] + (", on a GPU" if result["machine"].get("device") else "")
         lines += [f"## {title}", "", _measured_on(result["suite"], result["machine"]), ""]
         for part in result["parts"]:
             lines += _markdown(part)
+            lines += _explained(result["suite"], part, causes)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -148,3 +162,22 @@ def _markdown(part: Mapping[str, Any]) -> list[str]:
         lines += ["| " + " | ".join(promise(target)) + " |" for target in part["targets"]]
         lines.append("")
     return lines
+
+
+def _explained(
+    suite: str, part: Mapping[str, Any], causes: Sequence[Mapping[str, str]]
+) -> list[str]:
+    """The causes of a part's missed targets, one that several share once."""
+    found: dict[str, list[str]] = {}
+    for target in part["targets"]:
+        if target["met"] is False:
+            what = promise(target)[0]
+            names = {"suite": suite, "part": part["title"], "target": what}
+            fitting = (c["cause"] for c in causes if _fits(c, names))
+            found.setdefault(next(fitting, _UNEXPLAINED), []).append(what)
+    lines = [f"- Missed, {'; '.join(whats)}: {cause}" for cause, whats in found.items()]
+    return [*lines, ""] if lines else []
+
+
+def _fits(cause: Mapping[str, str], names: Mapping[str, str]) -> bool:
+    return all(fnmatchcase(name, cause[key]) for key, name in names.items())

@@ -8,6 +8,8 @@ step lands exactly on the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ndereg.plan.builder import Builder, Value, maximum, minimum, where
 from ndereg.plan.program import Program
 from ndereg.spec.controller import CONTROL_PARAMETERS
@@ -47,6 +49,12 @@ def begin_program(adaptive: bool) -> Program:
 
 HISTORY = ("beta2", "beta3", "alpha")
 """Parameters of a controller that remembers earlier steps: it does where one of them is not 0."""
+
+
+def remembers(parameters: Sequence[float]) -> bool:
+    """Whether a controller with these ``CONTROL_PARAMETERS`` remembers earlier steps."""
+    named = dict(zip(CONTROL_PARAMETERS, parameters, strict=True))
+    return any(named[name] for name in HISTORY)
 
 
 def whole_cells(builder: Builder, size: Value) -> Value:

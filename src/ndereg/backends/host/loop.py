@@ -13,7 +13,7 @@ from ndereg.backends.host.noise import medium
 from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Checkpoints, Undone
-from ndereg.plan.control import MEMORY, MEMORY_START, SPACING
+from ndereg.plan.control import MEMORY, MEMORY_START, SPACING, remembers
 from ndereg.plan.kept import KeptPlan
 from ndereg.spec.adjoint import Adjoint, Discrete, Reversible
 from ndereg.spec.controller import CONTROL_PARAMETERS
@@ -99,6 +99,8 @@ class _Loop:
         if problem.diffusion is not None:
             self.values["cell"] = constant(problem.diffusion.path.smallest)
             self.values |= medium(machine)
+        alone = not remembers(problem.parameters)
+        self.control = runners.control_alone if alone else runners.control
         self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
         self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
         self.y, self.k1 = problem.y0, None
@@ -164,7 +166,7 @@ class _Loop:
         # one read of the device: what is only recorded stays there
         decisive = "E" if self.spec.adaptive else "finite"
         measured = {**step, decisive: machine.read(step[decisive])}
-        decision = self.runners.control(
+        decision = self.control(
             control,
             {
                 **self.values, **self.memory, decisive: measured[decisive],

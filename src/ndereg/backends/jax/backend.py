@@ -20,9 +20,8 @@ from ndereg.backends.jax.fingerprint import Fingerprint
 from ndereg.backends.jax.inputs import Inputs, gather_inputs
 from ndereg.backends.jax.solver import Options, Solver, is_traced
 from ndereg.plan.brownian import Areas, Grid
-from ndereg.plan.control import HISTORY
+from ndereg.plan.control import remembers
 from ndereg.plan.lower import Plan
-from ndereg.spec.controller import CONTROL_PARAMETERS
 
 MOST_SOLVERS = 64
 """Compiled fields kept for each specification; the one used longest ago goes first."""
@@ -134,9 +133,7 @@ class JaxSolver:
 def _options(problem: Problem) -> Options:
     return Options(
         first_step_given=problem.first_step is not None,
-        remembers=any(
-            dict(zip(CONTROL_PARAMETERS, problem.parameters, strict=True))[name] for name in HISTORY
-        ),
+        remembers=remembers(problem.parameters),
         recorded=problem.max_steps if problem.spec.record else 0,
     )
 
