@@ -74,7 +74,7 @@ def test_moments_and_their_gradients():
         ys_bar = np.asarray(ys_bar)
     loss, (_, our_ys_bar, _) = task.loss_vjp(params, ys, None, batch, 0)
     assert loss == pytest.approx(float(value), rel=1e-12)
-    assert task.scores(output, batch)["loss"] == pytest.approx(float(value), rel=1e-12)
+    assert task.scores(output, batch)["loss"] == pytest.approx(float(value) / 8, rel=1e-12)
     np.testing.assert_allclose(our_ys_bar, ys_bar, rtol=1e-9)
     perfect = np.concatenate([batch["mean"][0], batch["variance"][0]], axis=1)
     assert task.scores(perfect, batch)["loss"] == 0.0

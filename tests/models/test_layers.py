@@ -15,6 +15,7 @@ from ndereg.models import (
     LatentGRU,
     Leading,
     NeuralODE,
+    NeuralSDE,
     Power,
     Recurrent,
     Reduction,
@@ -58,6 +59,7 @@ DESCRIBED = {
     "neural ode": NeuralODE(
         MLP((4, 8, 4)), Recurrent(2, 3), Affine(4, 2), (1.0, 0.0), 1, "dopri5", 1e-3, 0.0
     ),
+    "neural sde": NeuralSDE(MLP((4, 8, 4)), Affine(4, 4), Affine(3, 4), Affine(4, 2), (1.0, 0.0)),
 }
 
 
