@@ -63,6 +63,9 @@ def test_metrics_come_back_line_by_line(tmp_path):
 def test_a_folder_without_a_run_says_so(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
         RunFolder(tmp_path).read_config()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"no config\.json; leave out --resume"):
+        RunFolder(tmp_path / "file").read_config("leave out --resume")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         RunFolder(tmp_path).read_config()

@@ -52,6 +52,8 @@ def bench(
     from ndereg.bench.suites import FRAMEWORKS, SUITES
 
     console = Console()
+    if not console.is_terminal:  # a file is as wide as the tables
+        console.width = max(console.width, 160)
     if docs is not None:
         _write_docs(docs, results)
         console.print(f"wrote {docs}")

@@ -61,7 +61,7 @@ class Session:
             If the folder holds no session of this recipe, or one with other settings.
         """
         folder = RunFolder(path)
-        config = folder.read_config()
+        config = folder.read_config("leave out --resume to start there")
         if config["recipe"] != recipe:
             raise ValueError(f"{path} holds recipe {config['recipe']!r}, received {recipe!r}")
         found = lookup(recipe)

@@ -88,8 +88,8 @@ class RunFolder:
         """Where the trained parameters are."""
         return self.path / "models" / f"{run}.safetensors"
 
-    def read_config(self) -> dict[str, Any]:
-        """Read ``config.json``.
+    def read_config(self, otherwise: str = "check the path") -> dict[str, Any]:
+        """Read ``config.json``; ``otherwise`` is what a user may try if there is none.
 
         Raises
         ------
@@ -98,10 +98,10 @@ class RunFolder:
         """
         try:
             config = json.loads(self.config.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(
                 f"expected the output folder of an earlier run, received {self.path}: it has no "
-                "config.json; leave out --resume to start there"
+                f"config.json; {otherwise}"
             ) from None
         except json.JSONDecodeError as error:
             raise ValueError(f"{self.config} is damaged: {error}") from None
