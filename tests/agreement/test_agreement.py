@@ -59,9 +59,25 @@ def cotangent(shape: tuple[int, ...], kind: str) -> Any:
     return bar + 1j * np.random.default_rng(12).normal(size=shape) if kind == "complex" else bar
 
 
-@pytest.mark.parametrize("batch", ["joint", "independent"])
-@pytest.mark.parametrize("kind", ["real", "complex"])
-@pytest.mark.parametrize("method", ndereg.names())
+COMPILED_METHODS = ("euler", "rk4", "heun_euler", "tsit5", "vern8")
+"""One of each kind for backends that take seconds to compile: without and with an error estimate, a
+stiffness estimate, stages shared by steps, stages of the interpolant alone."""
+
+MODES = [(kind, batch) for kind in ("real", "complex") for batch in ("joint", "independent")]
+
+
+@pytest.mark.parametrize(
+    ("bench", "method", "kind", "batch"),
+    [("torch", method, *mode) for method in ndereg.names() for mode in MODES]
+    + [(backend, method, *MODES[0]) for backend in ("numba", "jax") for method in ndereg.names()]
+    + [
+        (backend, method, *mode)
+        for backend in ("numba", "jax")
+        for method in COMPILED_METHODS
+        for mode in MODES[1:]
+    ],
+    indirect=["bench"],
+)
 def test_mesh_replay(bench: Bench, reference: Bench, method: str, kind: str, batch: str) -> None:
     """On one mesh, states, E and S agree to 1e-12 for every method."""
     y0, args = problem(kind, batch)
@@ -75,11 +91,6 @@ def test_mesh_replay(bench: Bench, reference: Bench, method: str, kind: str, bat
     for column in ("t", "h", "error", "stiffness"):
         close(bench.get(getattr(actual.steps, column)), getattr(expected.steps, column), 1e-12)
     assert np.array_equal(bench.get(actual.steps.accepted), expected.steps.accepted)
-
-
-COMPILED_METHODS = ("euler", "rk4", "heun_euler", "tsit5", "vern8")
-"""One of each kind for backends that take seconds to compile a gradient: without and with an error
-estimate, a stiffness estimate, stages shared by steps, stages of the interpolant alone."""
 
 
 @pytest.mark.parametrize(
