@@ -154,7 +154,10 @@ class NFEBudget:
             )
 
     def update(self, weight: float, nfev: float) -> float:
-        """Return the weight of the next step, after a step with ``weight`` took ``nfev``."""
+        """Return the weight of the next step, after a step with ``weight`` took ``nfev``.
+
+        Both are numbers of the host, not traced ones: update between two steps, outside of ``jit``.
+        """
         changed = weight * math.pow(float(nfev) / self.target, self.gain)
         return min(max(changed, self.smallest), self.largest)
 
