@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -161,6 +162,12 @@ def _position(equation: UnderdampedLangevin, layout: Layout) -> Layout:
     return layout_of(halves[0], layout.shapes[:count], layout.dtypes[:count], layout.batch)
 
 
+def _called(backend: Any, diffusion: Any, args_structure: Structure) -> Any:
+    """The diffusion as ``g(t, y, args)``, also where it is a module of the framework."""
+    adapted = getattr(backend, "adapted", None)
+    return diffusion if adapted is None else adapted(diffusion, args_structure.kind != "none")
+
+
 def _shapes(
     backend: Any,
     equation: SDE,
@@ -171,7 +178,8 @@ def _shapes(
 ) -> list[tuple[int, ...]]:
     """Shapes of the arrays that the diffusion returns."""
     assert equation.diffusion is not None
-    bound = BoundField(backend, equation.diffusion, layout, args_structure)
+    bound = BoundField(backend, _called(backend, equation.diffusion, args_structure), layout,
+                       args_structure)  # fmt: skip
     zero = backend.times(np.zeros(layout.time_shape), y0)
     t = backend.cast(backend.reshape(zero, layout.time_shape), layout.real_dtype)
 
@@ -215,9 +223,56 @@ def driven(
         )
     assert equation.diffusion is not None
     call = BoundField(
-        backend, equation.diffusion, layout, args_structure, found.layout, "the diffusion"
-    )
+        backend, _called(backend, equation.diffusion, args_structure), layout, args_structure,
+        found.layout, "the diffusion",
+    )  # fmt: skip
     return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path, backend)
+
+
+_independent: WeakSet[Any] = WeakSet()
+"""Diffusions that were found to depend on the time alone."""
+
+
+def refuse_dependence(
+    backend: Any, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
+) -> None:
+    """Refuse a diffusion of additive noise that depends on the state.
+
+    Its values at the start and at another state are compared, once for every diffusion. Where they
+    are only known when compiled, or not finite, nothing is said.
+
+    Raises
+    ------
+    ValueError
+    """
+    field: Any = diffusion.field
+    try:
+        if field in _independent:
+            return
+        _independent.add(field)
+    except TypeError:  # what nobody can refer to weakly is looked at each time
+        pass
+    layout = diffusion.call.layout  # type: ignore[attr-defined]
+    start = backend.concrete(t0)
+    times = np.full(layout.time_shape, 0.0 if start is None else float(start))
+
+    def value(state: Any) -> Any:
+        t = backend.cast(backend.reshape(backend.times(times, y0), layout.time_shape), real)
+        return diffusion.call(t, backend.cast(backend.times(state, y0), layout.dtype), args)
+
+    real, known = layout.real_dtype, backend.concrete(y0)
+    if known is None or np.iscomplexobj(known):
+        known = np.ones(tuple(y0.shape))
+    found = [backend.probed(value, state) for state in (known, known * 1.25 + 1.0)]
+    if any(each is None or not np.all(np.isfinite(each)) for each in found):
+        return
+    size = np.max(np.abs(found[0])) + np.max(np.abs(found[1]))
+    if np.max(np.abs(found[0] - found[1])) > np.sqrt(np.finfo(real).eps) * size:
+        _independent.discard(field)
+        raise ValueError(
+            "expected a diffusion that depends on the time alone for noise='additive', received "
+            "one that changes with the state; try noise='diagonal', or 'general' for a matrix"
+        )
 
 
 def _no_diffusion(t: Any, y: Any, args: Any) -> Any:

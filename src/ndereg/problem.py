@@ -23,13 +23,14 @@ from ndereg.backends.pairs import paired
 from ndereg.backends.steering import steered
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import CONTROLLERS, lookup_controller
-from ndereg.catalogue.serving import refuse_unserved
+from ndereg.catalogue.serving import DEFAULT_METHOD, default_method, refuse_unserved
 from ndereg.field import is_compiled, refuse_without_args, resolve
 from ndereg.flow import Flow
 from ndereg.noise import (
     driven,
     outline,
     plain_key,
+    refuse_dependence,
     refuse_integrands,
     smallest_step,
     split,
@@ -63,7 +64,7 @@ def prepare(
     args: Any = None,
     *,
     t_eval: Any = None,
-    method: str | Tableau | StochasticMethod = "tsit5",
+    method: str | Tableau | StochasticMethod = DEFAULT_METHOD,
     rtol: Any = 1e-6,
     atol: Any = 1e-9,
     controller: Controller | str | None = None,
@@ -103,6 +104,8 @@ def prepare(
     found = outline(backend, equation, layout, flat, leaves, args_structure)
     noise, part = (None, None) if found is None else (found.noise, found.part)
     dense = t_eval is not None
+    if method is DEFAULT_METHOD and noise is not None:
+        method = default_method(noise, adjoint)
     settled = _settled(method, controller, regularizer, adjoint, batch, dense, bool(record), noise)
     plan = settled.plan
     start, end = _span(t_span)
@@ -119,6 +122,8 @@ def prepare(
         _refuse_compiled(backend, layout.structure, args_structure)
     parameters = settled.parameters
     diffusion = driven(backend, equation, found, layout, args_structure, plan, key, (t0, t1))
+    if diffusion is not None and noise is not None and noise.kind == "additive":
+        refuse_dependence(backend, diffusion, t0, flat, leaves)
     if diffusion is not None and plan.spec.adaptive:
         parameters = smallest_step(parameters, diffusion.path)
     problem = Problem(

@@ -14,6 +14,7 @@ import numpy as np
 from ndereg.backends.base import Backend, Layout, Problem, Result
 from ndereg.backends.extension import contracted, contracted_cotangents, extended_cotangent
 from ndereg.backends.registry import compile_on
+from ndereg.catalogue.serving import DEFAULT_METHOD
 from ndereg.problem import prepare
 from ndereg.solution import Solution, Stats, Steps
 from ndereg.spec.adjoint import NoAdjoint
@@ -43,7 +44,7 @@ class Face:
         args: Any = None,
         *,
         t_eval: Any = None,
-        method: str | Tableau | StochasticMethod = "tsit5",
+        method: str | Tableau | StochasticMethod = DEFAULT_METHOD,
         rtol: Any = 1e-6,
         atol: Any = 1e-9,
         controller: Controller | str | None = None,
@@ -77,7 +78,11 @@ class Face:
             interpolant, of a stochastic equation by a shorter step along the same path; the steps
             do not change. None returns only ``y(t1)``.
         method : str, Tableau or StochasticMethod
-            A name of the catalogue, or a tableau. A stochastic equation needs one of its own.
+            A name of the catalogue, or a tableau. A stochastic equation has methods of its own; the
+            default there is ``"sosri"`` (Ito) or ``"spark"`` (Stratonovich, and general noise),
+            ``"sosra"`` for additive noise, ``"euler_maruyama"`` for general noise of Ito, and
+            ``"quicsort"`` for Langevin dynamics; with ``adjoint="reversible"`` it is
+            ``"reversible_heun"``.
         rtol, atol : float
             A step is accepted when the RMS of ``err / (atol + rtol max(|y|, |y1|))`` is at most 1.
             Run-time values.
@@ -142,7 +147,7 @@ class Face:
         args: Any = None,
         *,
         t_eval: Any = None,
-        method: str | Tableau | StochasticMethod = "tsit5",
+        method: str | Tableau | StochasticMethod = DEFAULT_METHOD,
         rtol: Any = 1e-6,
         atol: Any = 1e-9,
         controller: Controller | str | None = None,
@@ -286,7 +291,7 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
             result = backend.mark_failures(result)
     elif (int(status[0]) != _SUCCESS) if joint else (status != _SUCCESS).any():
         if throw:
-            _raise_failures(status, joint)
+            _raise_failures(status, joint, _resolution(problem))
         if problem.t_eval is None:
             result = _unreached(backend, problem.layout, result, status)
     problem, result = contracted(backend, problem, result)
@@ -324,9 +329,23 @@ def _integer(backend: Backend, value: Any) -> Any:
     return value if known is None else int(known)
 
 
-def _raise_failures(status: Any, joint: bool) -> None:
+def _resolution(problem: Problem) -> str:
+    """What the path of a stochastic equation resolves, and how to have more of it, in words."""
+    diffusion = problem.diffusion
+    if diffusion is None or not isinstance(diffusion.path.smallest, float):
+        return ""
+    return (
+        f". The Brownian path resolves steps of {diffusion.path.smallest:.3g}, and a rough "
+        "path asks for small ones: try rtol=0.1, atol=0.1, or a finer path, "
+        "key=ndereg.BrownianTree(..., tolerance=...)"
+    )
+
+
+def _raise_failures(status: Any, joint: bool, resolution: str) -> None:
     failed = np.flatnonzero(status != _SUCCESS)
-    detail = ""
+    found, detail = Status(int(status[failed[0]])), ""
     if not joint:
         detail = f" ({failed.size} of {status.size} samples failed, the first is {failed[0]})"
-    raise SolveError(Status(int(status[failed[0]])), detail)
+    if found is Status.STEP_UNDERFLOW:
+        detail += resolution
+    raise SolveError(found, detail)

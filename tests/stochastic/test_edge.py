@@ -21,7 +21,7 @@ from ndereg.backends.registry import load_backend
 from ndereg.noise import split
 from ndereg.spec.stochastic import StochasticTableau, Weights, check
 
-from .problems import ARGS, SPAN, Y0, Solver, close, drift, entrywise, equation, matrix
+from .problems import ARGS, DIFFUSIONS, SPAN, Y0, Solver, close, drift, entrywise, equation, matrix
 
 STEP = ndereg.ConstantStep(0.3)
 
@@ -74,6 +74,68 @@ def test_bad_input_is_refused(change: dict[str, Any], message: str) -> None:
     options = {"method": "sosri", "controller": STEP, "key": 1} | change
     with pytest.raises(ValueError, match=message):
         nde.solve(nde.SDE(drift, entrywise), SPAN, Y0, ARGS, **options)
+
+
+@pytest.mark.parametrize("name", ["reference", "torch", "jax"])
+def test_additive_noise_does_not_depend_on_the_state(name: str) -> None:
+    """Told by its values at two states, also where JAX traces the state."""
+    solver = Solver(name)
+    options: dict[str, Any] = {"method": "sea", "controller": STEP, "key": 1}
+
+    def by_state(t: Any, y: Any, args: Any) -> Any:
+        return 0.1 * y + 0.3
+
+    def hidden(t: Any, y: Any, args: Any) -> Any:
+        return (args[1] + 0.0 * y) + (y - y)
+
+    for batch in ("joint", "independent"):
+        with pytest.raises(ValueError, match="depends on the time alone for noise='additive'"):
+            solver.solve(nde.SDE(drift, by_state, "additive"), batch=batch, **options)
+    if name == "reference":
+        solver.solve(nde.SDE(drift, hidden, "additive"), **options)
+    if name == "jax":
+        jitted = jax.jit(
+            lambda y: (
+                solver.face.solve(nde.SDE(drift, by_state, "additive"), SPAN, y, ARGS, **options).ys
+            )
+        )
+        with pytest.raises(ValueError, match="depends on the time alone"):
+            jitted(jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "calculus", "adjoint", "name"),
+    [
+        ("diagonal", "ito", "discrete", "sosri"),
+        ("scalar", "stratonovich", "discrete", "spark"),
+        ("additive", "ito", "discrete", "sosra"),
+        ("additive", "ito", "backsolve", "spark"),
+        ("general", "stratonovich", "discrete", "spark"),
+        ("diagonal", "stratonovich", "reversible", "reversible_heun"),
+    ],
+)
+def test_a_method_that_nobody_chose_fits(kind: Any, calculus: Any, adjoint: str, name: str) -> None:
+    sde = nde.SDE(drift, DIFFUSIONS[kind][0], kind, calculus)
+    options: dict[str, Any] = {"key": 2, "rtol": 0.1, "atol": 0.1, "adjoint": adjoint}
+    chosen = Solver("reference").solve(sde, **options)
+    named = Solver("reference").solve(sde, method=name, **options)
+    assert np.array_equal(chosen.ys, named.ys) and chosen.stats == named.stats
+
+
+def test_methods_that_nobody_chose_where_none_is_adaptive() -> None:
+    sde = nde.SDE(drift, matrix, "general")
+    with pytest.raises(ValueError, match=r"'euler_maruyama'.*ConstantStep\(dt\); no method"):
+        Solver("reference").solve(sde, key=0)
+    assert Solver("reference").solve(sde, key=0, controller=STEP).stats.nsteps == 3
+    dynamics = nde.UnderdampedLangevin(lambda t, x, args: x)
+    sol = Solver("reference").solve(dynamics, (Y0, Y0), None, controller=STEP, key=0)
+    assert sol.stats.nfev == 2 * sol.stats.nsteps  # quicsort
+
+
+def test_a_path_that_is_too_coarse_says_so() -> None:
+    """Tolerances of ordinary equations, which no path of 2^16 cells serves."""
+    with pytest.raises(nde.SolveError, match=r"Brownian path resolves steps of 1\.53e-05"):
+        nde.solve(nde.SDE(drift, entrywise), SPAN, Y0, ARGS, key=0)
 
 
 def test_wrong_diffusions_are_refused() -> None:
@@ -164,6 +226,19 @@ def test_modules_learn_drift_and_diffusion() -> None:
     )  # fmt: skip
     (sol.ys.square().sum() + sol.penalty).backward()
     assert all(torch.any(p.grad != 0) for module in modules for p in module.parameters())
+
+
+class Columns(torch.nn.Module):
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.stack([0.0 * y + t, 0.0 * y + 0.3], dim=-1)
+
+
+def test_a_module_is_a_matrix_of_additive_noise() -> None:
+    """Called as modules are, also where its values are looked at before the solve."""
+    linear = torch.nn.Linear(2, 2).double()
+    sde = ndereg.torch.SDE(lambda t, y, args: linear(y), Columns(), "additive")
+    sol = ndereg.torch.solve(sde, SPAN, torch.as_tensor(Y0), key=1, controller=STEP)
+    assert torch.all(torch.isfinite(sol.ys))
 
 
 def _state_only(sde: ndereg.SDE) -> ndereg.SDE:

@@ -84,6 +84,12 @@ class Backend(Protocol):
     def outlined(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(*arguments)``, or what has its shapes; it is called for them alone."""
 
+    def adapted(self, field: Callable[..., Any], has_args: bool) -> Callable[..., Any]:
+        """A field of the framework that is called otherwise as ``f(t, y, args)``; optional."""
+
+    def probed(self, function: Callable[[Any], Array], argument: Any) -> Any:
+        """``function(argument)``, both in NumPy; None where it is only known when compiled."""
+
     def compile(self, plan: Plan) -> Compiled:
         """What runs problems of this plan; called once a specification."""
 

@@ -108,6 +108,10 @@ class NumpyArrays:
         with np.errstate(all="ignore"):
             return function(*arguments)
 
+    def probed(self, function: Callable[..., Any], argument: Any) -> Any:
+        """What the function returns."""
+        return self.outlined(function, argument)
+
     def carried_parameters(self, field: Callable[..., Any]) -> dict[str, Any]:
         """NumPy fields carry no parameters of their own."""
         return {}

@@ -15,6 +15,34 @@ _ROWS = {
 }
 
 
+class DefaultMethod(str):
+    """The name of a method that nobody chose: of an equation that it is not for, another one is."""
+
+    __slots__ = ()
+
+
+DEFAULT_METHOD = DefaultMethod("tsit5")
+
+
+def default_method(noise: Noise, adjoint: object) -> str:
+    """Name of the method for a stochastic equation where none was chosen.
+
+    It has an error estimate, where there is a method with one for this noise.
+    """
+    stratonovich = noise.calculus == "stratonovich"
+    if adjoint in ("reversible", Reversible()) and noise.kind != "langevin":
+        return "reversible_heun"
+    match noise.kind:
+        case "langevin":
+            return "quicsort"
+        case "additive":
+            return "spark" if adjoint in ("backsolve", Backsolve()) else "sosra"
+        case "general":
+            return "spark" if stratonovich else "euler_maruyama"
+        case _:
+            return "spark" if stratonovich else "sosri"
+
+
 def offers(method: Tableau | StochasticMethod, row: str) -> bool:
     """Whether ``method`` has the row ``"error"`` or ``"stiffness"``."""
     return method.adaptive if row == "error" else method.stiffness_pair is not None
@@ -33,8 +61,8 @@ def refuse_unserved(spec: Spec) -> None:
     if spec.adaptive and not method.adaptive:
         raise ValueError(
             "expected a method with an embedded error estimate for adaptive steps, received "
-            f"{method.name!r}, which has none; try controller=ndereg.ConstantStep(dt), or "
-            f"{_serving('error', spec.noise)}"
+            f"{method.name!r}, which has none; try controller=ndereg.ConstantStep(dt)"
+            f"{_alternatives(spec.noise)}"
         )
     local = () if spec.local is None else spec.local.terms
     for term in (*spec.terms, *local):
@@ -140,6 +168,13 @@ def _refuse_unreturned(method: Tableau | StochasticMethod, noise: Noise) -> None
         f"adjoint='backsolve', as the adjoint equation has it, received {method.name!r}; try one "
         f"of {', '.join(fitting('general', 'stratonovich'))}, or adjoint='discrete'"
     )
+
+
+def _alternatives(noise: Noise | None) -> str:
+    """Methods with an error estimate, if there are any for this noise."""
+    candidates = names() if noise is None else fitting(noise.kind, noise.calculus)
+    found = ", ".join(name for name in candidates if offers(lookup(name), "error"))
+    return f", or one of {found}" if found else "; no method has one for this noise"
 
 
 def _serving(row: str, noise: Noise | None) -> str:

@@ -40,7 +40,8 @@ _MESSAGES = {
         "often means that the problem is stiff (record=True shows the stiffness estimate)"
     ),
     Status.STEP_UNDERFLOW: (
-        "the step size fell below the smallest one that the time or dt_min can resolve: the "
+        "the step size fell below the smallest one that the time, dt_min or the Brownian path of a "
+        "stochastic equation can resolve: the "
         "solution is blowing up, is discontinuous there, or the problem is too stiff for the "
         "tolerances. Try looser tolerances, or look at the solution near the failure with "
         "record=True"

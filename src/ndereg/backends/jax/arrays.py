@@ -104,6 +104,14 @@ class JaxArrays:
         """Shapes and dtypes of what the function returns, which is only traced."""
         return jax.eval_shape(function, *arguments)
 
+    def probed(self, function: Callable[..., Any], argument: Any) -> Any:
+        """What the function returns, unless something that it reads is traced."""
+        with jax.ensure_compile_time_eval():
+            try:
+                return self.concrete(function(argument))
+            except jax.errors.JAXTypeError:  # it reads what is traced
+                return None
+
     def traced_grid(self, t0: Any, t1: Any, depth: int) -> Grid:
         """The cells of a span that is only known when compiled."""
         start, end = (clock.encode(time) for time in (t0, t1))

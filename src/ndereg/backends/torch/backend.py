@@ -19,7 +19,7 @@ from ndereg.backends.torch.brownian import TorchBrownian
 from ndereg.backends.torch.compiled import open_field
 from ndereg.backends.torch.derivatives import TorchDerivatives
 from ndereg.backends.torch.emit import EmittedProgram
-from ndereg.backends.torch.field import TorchField
+from ndereg.backends.torch.field import TorchField, adapt
 from ndereg.backends.torch.history import Recording, SolveFunction
 from ndereg.backends.torch.machine import TorchMachine
 from ndereg.flow import Flow
@@ -177,6 +177,14 @@ class TorchBackend:
         """What the function returns."""
         with torch.no_grad():
             return function(*arguments)
+
+    def adapted(self, field: Callable[..., Any], has_args: bool) -> Callable[..., Any]:
+        """A module as a function of ``(t, y, args)``."""
+        return adapt(field, has_args)
+
+    def probed(self, function: Callable[..., Any], argument: Any) -> Any:
+        """What the function returns, in NumPy."""
+        return self.concrete(self.outlined(function, argument))
 
     def compile(self, plan: Plan) -> TorchSolver:
         """Make the programs ready to run."""
