@@ -15,7 +15,7 @@ class ReverseRows:
         plan = programs.plan
         self.names = ["bar", "bar_new", "cur", "cur_new"]
         if plan.shared:
-            self.names += ["k_later", "k_first", "kbar", "kbar_new", "y_later"]
+            self.names += ["k_later", "k_first", "kbar", "kbar_new", "y_copy"]
         if plan.read_adjoint is not None:
             self.names += [_sum(name) for name, _ in plan.read_adjoint.outputs]
             self.names += list(_parts(plan.read_adjoint).values())
@@ -89,7 +89,7 @@ def _setup(programs: Programs) -> list[str]:
             f"map_first = {used + 1} + first_map",
             "for i in range(n):",
             "    kbar[i] = 0.0",
-            "    y_later[i] = end[i]",
+            "y_later = end",
             "if rows > 0:",
             "    " + programs.kernels.linearization("t_last", "y_later", "map_later", "k_later"),
         ]
@@ -117,9 +117,11 @@ def _segments(programs: Programs) -> list[str]:
         "    high = min(rows, low + stride)",
         "    pace = (high - low + slots - 1) // slots",
         "    count = (high - low + pace - 1) // pace",
-        "    for c in range(n):",
-        "        cur[c] = states[i, c]",
-        "        second[0, c] = cur[c]",
+        "    alone = high - low == 1",  # at hand without a copy, as most states are
+        "    if not alone:",
+        "        for c in range(n):",
+        "            cur[c] = states[i, c]",
+        "            second[0, c] = cur[c]",
         "    for row in range(low, low + pace * (count - 1)):",
         *indent(advance, 2),
         "        if (row + 1 - low) % pace == 0:",
@@ -128,9 +130,10 @@ def _segments(programs: Programs) -> list[str]:
         "    for j in range(count - 1, -1, -1):",
         "        begin = low + j * pace",
         "        stop = min(high, begin + pace)",
-        "        for c in range(n):",
-        "            cur[c] = second[j, c]",
-        "            third[0, c] = cur[c]",
+        "        if not alone:",
+        "            for c in range(n):",
+        "                cur[c] = second[j, c]",
+        "                third[0, c] = cur[c]",
         "        for row in range(begin, stop - 1):",
         *indent(advance, 3),
         "            for c in range(n):",
@@ -142,7 +145,11 @@ def _segments(programs: Programs) -> list[str]:
 
 def _row(programs: Programs) -> list[str]:
     plan, spec = programs.plan, programs.plan.spec
-    lines = ["t = mesh[0, row]", "h = mesh[1, row]", "y = third[row - begin]"]
+    lines = [
+        "t = mesh[0, row]",
+        "h = mesh[1, row]",
+        "y = states[i] if alone else third[row - begin]",
+    ]
     scalars = {"t": "t", "h": "h", "rtol": "rtol", "atol": "atol", "penalty_bar": "penalty_bar",
                "naccept": "naccept", "row": "float(row)"}  # fmt: skip
     for i in range(len(spec.terms)):
@@ -175,8 +182,10 @@ def _row(programs: Programs) -> list[str]:
             "k_later, k_first = k_first, k_later",
             "kbar, kbar_new = kbar_new, kbar",
             "map_later, map_first = map_first, map_later",
-            "for c in range(n):",
-            "    y_later[c] = y[c]",
+            "y_later = y if alone else y_copy",
+            "if not alone:",
+            "    for c in range(n):",
+            "        y_copy[c] = y[c]",
         ]
     return lines
 
