@@ -41,8 +41,8 @@ FINE = 1e-3
 """Largest step by which the data are solved."""
 
 TESTED = 2_000
-"""Paths whose moments are compared in a test. Those of 100 exact ones would miss the true moments by
-a third of what is published as the error of the fit."""
+"""Paths whose moments are compared in a test. Those of 100 exact ones would miss the true moments
+by a third of what is published as the error of the fit."""
 
 KEY = 0
 """Of the noise of predictions."""
