@@ -6,6 +6,7 @@ import pytest
 from ndereg import SDE
 from ndereg.backends.registry import load_backend
 from ndereg.models import MLP, Affine, Model, NeuralSDE, from_description, load, save
+from ndereg.models.predict import run
 from ndereg.solve import Face
 
 SOLVER = Face(load_backend("reference"))
@@ -48,6 +49,19 @@ def test_saved_and_loaded(tmp_path):
         model.params["field"]["drift"]["0"]["weight"],
         layer.init(1)["field"]["drift"]["0"]["weight"],
     )
+
+
+def test_predicted(monkeypatch):
+    """Every batch has noise of its own, and the same when it is predicted again."""
+    monkeypatch.setattr("ndereg.numpy.solve", SOLVER.solve)
+    layer = make(paths=2)
+    model = Model(layer, layer.init(0, "float64"))
+    x = np.tile(np.random.default_rng(0).normal(size=(3, 4)), (2, 1))
+    found = run(model, x, batch_size=3)
+    expected = [layer.run(SOLVER, x[:3], model.params, key=key) for key in (0, 3)]
+    np.testing.assert_array_equal(found.output, np.concatenate([output for output, _ in expected]))
+    assert found.nfev == sum(solution.stats.nfev for _, solution in expected)
+    assert not np.allclose(found.output[:3], found.output[3:])
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,9 @@ def test_mistakes_are_messages(python, places, tmp_path):
 
 
 def test_a_field_is_no_prediction(places):
-    with pytest.raises(ValueError, match="expected a saved NeuralODE, received a field"):
+    with pytest.raises(
+        ValueError, match="expected a saved NeuralODE or NeuralSDE, received a field"
+    ):
         run(Model.init(MLP((3, 3)), 0), X)
 
 

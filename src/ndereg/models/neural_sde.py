@@ -57,16 +57,17 @@ class NeuralSDE(Layer):
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import torch
     >>> from ndereg.models import MLP, Affine
+    >>> from ndereg.models.parameters import map_leaves
     >>> layer = NeuralSDE(MLP((2, 8, 2)), Affine(2, 2), paths=5)
-    >>> params = layer.init(seed=0)
+    >>> params = map_leaves(torch.tensor, layer.init(seed=0))
     >>> sorted(params["field"])
     ['diffusion', 'drift']
-    >>> import ndereg.numpy as nde
-    >>> output, solution = layer.run(nde, np.ones((3, 2), "float32"), params, key=0)
+    >>> import ndereg.torch as nde
+    >>> output, solution = layer.run(nde, torch.ones(3, 2), params, key=0)
     >>> output.shape, solution.ys.shape
-    ((3, 2), (3, 5, 2))
+    (torch.Size([3, 2]), torch.Size([3, 5, 2]))
     """
 
     type: ClassVar[str] = "neural_sde"

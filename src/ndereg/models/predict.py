@@ -15,7 +15,9 @@ from ndereg.models.atomic import write_bytes
 from ndereg.models.files import load
 from ndereg.models.model import Model
 from ndereg.models.neural_ode import NeuralODE
+from ndereg.models.neural_sde import NeuralSDE
 from ndereg.models.parameters import flatten
+from ndereg.solution import Solution
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
     Parameters
     ----------
     model : Model
-        Of a :class:`~ndereg.models.neural_ode.NeuralODE`.
+        Of a :class:`~ndereg.models.neural_ode.NeuralODE` or a
+        :class:`~ndereg.models.neural_sde.NeuralSDE`. The noise of a batch has for its key where
+        the batch begins, 0 for the first.
     x : array, shape (N, ...)
         Converted to the dtype of the weights.
     batch_size : int, optional
@@ -52,7 +56,7 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
     Raises
     ------
     ValueError
-        If the model is no NeuralODE, or the inputs are not what it takes.
+        If the model is neither, or the inputs are not what it takes.
 
     Examples
     --------
@@ -65,10 +69,10 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
     import ndereg.numpy as face
 
     layer = model.layer
-    if not isinstance(layer, NeuralODE):
+    if not isinstance(layer, (NeuralODE, NeuralSDE)):
         raise ValueError(
-            f"expected a saved NeuralODE, received a field of type {layer.type!r}; try saving "
-            "Model(ndereg.models.NeuralODE(field), {'field': params})"
+            "expected a saved NeuralODE or NeuralSDE, received a field of type "
+            f"{layer.type!r}; try saving Model(ndereg.models.NeuralODE(field), params)"
         )
     dtype = np.result_type(np.float32, *flatten(model.params).values())
     inputs = np.asarray(x)
@@ -81,14 +85,20 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
         raise ValueError(f"expected a batch size >= 1, received {batch_size}; try 512")
     inputs = np.ascontiguousarray(inputs, dtype)
     size = len(inputs) if batch_size is None else min(batch_size, len(inputs))
+
+    def solved(first: int, count: int) -> tuple[Any, Solution]:
+        batch, key = inputs[first : first + count], {}
+        if isinstance(layer, NeuralSDE):
+            key = {"key": first}
+        return layer.run(face, batch, model.params, adjoint="none", **key)
+
     # once before the clock runs, for every batch shape that occurs
     for count in {size, len(inputs) % size or size}:
-        layer.run(face, inputs[:count], model.params, adjoint="none")
+        solved(0, count)
     start = time.perf_counter()
     outputs, nfev = [], 0
     for first in range(0, len(inputs), size):
-        batch = inputs[first : first + size]
-        output, solution = layer.run(face, batch, model.params, adjoint="none")
+        output, solution = solved(first, size)
         outputs.append(np.asarray(output))
         nfev += int(solution.stats.nfev)
     seconds = time.perf_counter() - start
