@@ -153,7 +153,7 @@ class Point:
             directions, products = [self._signs], [self.pulled_back_probe()]
         else:
             directions = [
-                [ops.zeros_like(y) + _cast(rows[i], density.dtype)
+                [ops.zeros_like(y) + _cast(rows[i], _dtype_name(y))
                  for y, rows in zip(self._y, self._basis, strict=True)]
                 for i in range(self._basis[0].shape[0])
             ]  # fmt: skip
@@ -199,9 +199,13 @@ def _cast(array: Array, dtype: str) -> Array:
     return xp.astype(array, getattr(xp, dtype))
 
 
+def _dtype_name(array: Array) -> str:
+    return str(array.dtype).rpartition(".")[2]
+
+
 def _signs(probe: Array, y: Array, real_dtype: str) -> Array:
     """Signs as they are drawn, in the dtype of the state: of a complex one, those of both parts."""
-    dtype = str(y.dtype).rpartition(".")[2]
+    dtype = _dtype_name(y)
     if not dtype.startswith("complex"):
         return _cast(probe, dtype)
     parts = _cast(probe, "float64" if dtype == "complex128" else "float32") * math.sqrt(0.5)
