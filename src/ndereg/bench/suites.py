@@ -268,6 +268,7 @@ def cold() -> list[Part]:
     targets = (
         Target("numpy", "ndereg tsit5", 1.0, measure="cold"),
         Target("jax", "ndereg tsit5", 0.5, "diffrax Tsit5", "cold"),
+        Target("torch", "ndereg tsit5", 2.0, "torchdiffeq dopri5", "cold"),
     )
     solvers = (*_everywhere("tsit5"), *_peers("diffrax Tsit5", "torchdiffeq dopri5"))
     return [Part("first gradient", job, solvers, targets, budget=1.0)]
