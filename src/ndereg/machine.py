@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _PACKAGES = ("numpy", "numba", "scipy", "jax", "diffrax", "torch", "torchdiffeq", "torchode",
-             "numbalsoda", "CyRK")  # fmt: skip
+             "torchsde", "numbalsoda", "CyRK")  # fmt: skip
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ import pytest
 from ndereg import machine
 from ndereg.bench import problems, report
 from ndereg.bench.job import Answer, Job, Prepared, Solver, Unavailable, Work
+from ndereg.bench.judges import Law, Strong
 from ndereg.bench.measure import Row, Timing, compare, timed
 from ndereg.bench.run import PartResult, figure
 from ndereg.bench.solvers.numpy_peers import SOLVERS
 from ndereg.bench.solvers.ours import ours, work_of
+from ndereg.bench.solvers.stochastic import ours as stochastic
+from ndereg.bench.solvers.stochastic import torchsde_peer
+from ndereg.bench.stochastic_problems import geometric, geometric_law, geometric_on_path
 from ndereg.bench.suites import FRAMEWORKS, SUITES, Target
 
 JOB = Job(problems.lotka_volterra(1.0), 1e-6)
@@ -126,6 +131,34 @@ def test_ours_beside_scipy():
     page = report.page([{"suite": "small", "machine": machine.describe(), "parts": [text]}])
     assert "**ndereg dopri5**" in page
     assert "SciPy RK45" in page
+
+
+def test_a_random_solution_is_judged_by_its_law():
+    """Normal samples pass; a shifted mean, and a variance that is off, do not."""
+    law = Law(np.array, 0.0, 4.0)
+    samples = 2.0 * np.random.default_rng(0).normal(size=2000)
+    rows = compare(
+        replace(JOB, dt=0.1),
+        [solver("fair", samples), solver("shifted", samples + 0.3), solver("wide", 1.1 * samples)],
+        law,
+        budget=0.0,
+    )
+    assert [bool(row.refused) for row in rows] == [False, True, True]
+    answer = Answer(samples, Work(None))
+    assert np.isnan(Strong(np.exp).error(answer))  # whose path is not known
+    on_path = replace(answer, y1=np.exp(samples) * 1.01, driving=samples)
+    assert Strong(np.exp).error(on_path) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("path", ["drawn", "tree"])
+def test_stochastic_solvers_beside_torchsde(path):
+    problem = geometric((1000, 1))
+    job = Job(problem, 0.1, dt=0.1, path=path, accuracy=1.0)
+    judge = geometric_law(problem) if path == "drawn" else geometric_on_path(problem)
+    chosen = [stochastic("torch", "stochastic_heun"), torchsde_peer("heun", "stochastic_heun")]
+    rows = compare(job, chosen, judge, budget=0.0)
+    assert [row.refused for row in rows] == ["", ""]
+    assert all(row.error > 0.0 for row in rows)
 
 
 def test_work_of_a_gradient_counts_the_adjoint_program():

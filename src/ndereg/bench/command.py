@@ -11,7 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 Suite = Annotated[
-    str | None, typer.Argument(help="small, ensemble, mlp, latent, conv, long, train or cold.")
+    str | None,
+    typer.Argument(
+        help="small, ensemble, mlp, latent, conv, long, train, cold, sde-small, sde-ensemble, "
+        "sde-mlp or sde-tree."
+    ),
 ]
 Backends = Annotated[
     list[str] | None,

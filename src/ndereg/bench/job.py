@@ -31,6 +31,9 @@ class Job:
         tolerance, by how much depends on the problem.
     device : str
         ``"cpu"`` or ``"cuda"``, of PyTorch and JAX.
+    path : {"tree", "drawn"}
+        Of a stochastic equation: a Brownian path that can be asked again, or increments drawn step
+        by step.
     """
 
     problem: Problem
@@ -41,6 +44,7 @@ class Job:
     dt: float | None = None
     accuracy: float = 1e3
     device: str = "cpu"
+    path: str = "tree"
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """Result of one call, on NumPy arrays."""
+    """Result of one call, on NumPy arrays; ``driving`` is the Brownian path at the end, if told."""
 
     y1: Any
     work: Work
     steps: float | None = None
+    driving: Any = None
 
 
 @dataclass(frozen=True)

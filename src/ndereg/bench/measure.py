@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ndereg.bench.job import Answer, Job, Prepared, Solver, Unavailable
+from ndereg.bench.judges import Law, Strong
 
 EVALUATIONS_AGREE = 0.2
 """Relative difference of evaluation counts up to which equal tableaux did the same work."""
@@ -137,8 +138,8 @@ def compare(job: Job, solvers: Sequence[Solver], truth: Any, budget: float) -> l
     ----------
     job : Job
     solvers : sequence of Solver
-    truth : ndarray
-        Reference solution at the end of the span.
+    truth : ndarray, Law or Strong
+        Reference solution at the end of the span, or what judges a random one.
     budget : float
         Seconds for the timed calls.
     """
@@ -156,7 +157,7 @@ def compare(job: Job, solvers: Sequence[Solver], truth: Any, budget: float) -> l
             continue
         _fill(row, answer, truth)
         ready.append((row, prepared))
-    _refuse_different(job, rows)
+    _refuse_different(job, rows, truth)
     kept = [(row, prepared) for row, prepared in ready if not row.refused]
     calls = [prepared.call for _, prepared in kept]
     for row, prepared in kept:
@@ -195,15 +196,20 @@ def _bare(call: Callable[[], Any] | None, repeats: int, budget: float) -> float 
 def _fill(row: Row, answer: Answer, truth: Any) -> None:
     row.evaluations, row.pullbacks = answer.work.evaluations, answer.work.pullbacks
     row.steps = answer.steps
+    if isinstance(truth, (Law, Strong)):
+        row.error = truth.error(answer)
+        return
     size = float(np.max(np.abs(truth)))
     y1 = np.asarray(answer.y1, truth.dtype).reshape(truth.shape)
     row.error = float(np.max(np.abs(y1 - truth))) / size
 
 
-def _refuse_different(job: Job, rows: Sequence[Row]) -> None:
+def _refuse_different(job: Job, rows: Sequence[Row], truth: Any) -> None:
     """Rows that are less accurate than asked for, or did other work with the same tableau."""
     rounding = 50 * float(np.finfo(job.dtype).eps)
     allowed = max(job.accuracy * job.tolerance, rounding)
+    if isinstance(truth, Law):
+        allowed = truth.allowed
     reference = {row.tableau: row for row in reversed(rows) if row.ours and row.steps is not None}
     for row in rows:
         if row.refused or row.error is None:

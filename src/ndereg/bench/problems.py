@@ -30,6 +30,9 @@ class Problem:
         Axis 0 of ``y0`` are samples, and of args too where ``shared`` is False.
     shared : bool
         Whether the samples share their args.
+    diffusion : callable or None
+        ``g(t, y, args)`` of the shape of the state, of an equation of Stratonovich with diagonal
+        noise.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Problem:
     args: Any
     batched: bool = False
     shared: bool = True
+    diffusion: Field | None = None
 
 
 def lotka_volterra_field(t: Any, y: Any, args: Any) -> Any:
@@ -116,7 +120,9 @@ def pleiades(end: float = 3.0) -> Problem:
     return Problem("Pleiades", _pleiades, (0.0, end), np.array([*x, *z, *u, *v]), args)
 
 
-def _perceptron(activation: Callable[[Any], Any]) -> Field:
+def perceptron(activation: Callable[[Any], Any]) -> Field:
+    """Return the field of a perceptron whose layers are args, time being one of their inputs."""
+
     def field(t: Any, y: Any, args: Any) -> Any:
         *hidden, last = args
         for layer in hidden:
@@ -126,10 +132,11 @@ def _perceptron(activation: Callable[[Any], Any]) -> Field:
     return field
 
 
-_TANH_FIELD = _perceptron(ops.tanh)
+_TANH_FIELD = perceptron(ops.tanh)
 
 
-def _layers(widths: tuple[int, ...], seed: int, gain: float = 1.0) -> list[dict[str, Any]]:
+def dense_layers(widths: tuple[int, ...], seed: int, gain: float = 1.0) -> list[dict[str, Any]]:
+    """Return weights of a perceptron in float32, uniform as PyTorch draws them, times ``gain``."""
     rng = np.random.default_rng(seed)
     layers = []
     for size, width in pairwise(widths):
@@ -144,14 +151,14 @@ def _layers(widths: tuple[int, ...], seed: int, gain: float = 1.0) -> list[dict[
 def mlp(batch: int = 512, width: int = 784, hidden: int = 100) -> Problem:
     """The MNIST field of Opening the Blackbox: one hidden layer of 100, time appended."""
     y0 = np.random.default_rng(1).uniform(0.0, 1.0, (batch, width)).astype(np.float32)
-    layers = _layers((width, hidden, width), 0, gain=3.0)
+    layers = dense_layers((width, hidden, width), 0, gain=3.0)
     return Problem("MLP", _TANH_FIELD, (0.0, 1.0), y0, layers, batched=True)
 
 
 def latent(batch: int = 50) -> Problem:
     """A latent field as for PhysioNet: 20 states, four layers, width 50."""
     y0 = np.random.default_rng(1).normal(size=(batch, 20)).astype(np.float32)
-    layers = _layers((20, 50, 50, 50, 20), 0, gain=3.0)
+    layers = dense_layers((20, 50, 50, 50, 20), 0, gain=3.0)
     return Problem("latent", _TANH_FIELD, (0.0, 1.0), y0, layers, batched=True)
 
 

@@ -106,11 +106,14 @@ repeated calls and their quartiles. **Overhead** is wall time over what the eval
 (and, for gradients, evaluations with their pullbacks) alone take in the same framework, compiled or
 eager alike; 1 is the limit. `evaluations` counts a sample; after `+` stand the evaluations that are
 pulled back. `error` is the greatest deviation from a reference solution (SciPy's DOP853 at the
-least tolerance), relative to its size. Import, first call and memory are those of a process of its
-own; memory is what a later call needs beyond what the process holds. `waits` counts the times that
-the host waits for a GPU in one call, which PyTorch tells. A row whose result or whose
-evaluations differ from what was asked for is not compared. Below a target that is missed stands
-what the time goes to, by profile, and what was tried (`benchmarks/results/causes.json`).
+least tolerance), relative to its size; of the stochastic suites, in which every library has a
+Brownian path of its own, it is the root of the mean square relative error on that path (along a
+tree), or how many standard errors the mean or the variance of the samples is off. Import, first
+call and memory are those of a process of its own; memory is what a later call needs beyond what the
+process holds. `waits` counts the times that the host waits for a GPU in one call, which PyTorch
+tells. A row whose result or whose evaluations differ from what was asked for is not compared. Below
+a target that is missed stands what the time goes to, by profile, and what was tried
+(`benchmarks/results/causes.json`).
 """
 
 _UNEXPLAINED = "not explained yet."

@@ -3,73 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from ndereg.bench import problems
+from ndereg.bench import problems, stochastic_suites
 from ndereg.bench.job import Job, Solver
-from ndereg.bench.problems import Problem
+from ndereg.bench.part import FRAMEWORKS, Part, Target
 from ndereg.bench.solvers import jax_peers, numpy_peers, torch_peers
 from ndereg.bench.solvers.ours import ours, ours_compiled
 from ndereg.spec.regularizer import ErrorEstimate
 
-FRAMEWORKS = ("numpy", "jax", "torch")
 PEERS = {
     "numpy": numpy_peers.SOLVERS,
     "jax": jax_peers.SOLVERS,
     "torch": torch_peers.SOLVERS,
 }
-
-
-@dataclass(frozen=True)
-class Target:
-    """``measure`` of our solver, against a peer's if there is one, is at most ``most``.
-
-    Attributes
-    ----------
-    framework : str
-    solver : str
-        Ours, by name.
-    most : float
-    peer : str
-        Solver that the figure is divided by; empty for an overhead.
-    measure : {"seconds", "overhead", "cold", "memory"}
-    peer_framework : str
-        Where the peer is, if elsewhere.
-    """
-
-    framework: str
-    solver: str
-    most: float
-    peer: str = ""
-    measure: str = "seconds"
-    peer_framework: str = ""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One table: a job, the solvers that are given it, and the targets.
-
-    Attributes
-    ----------
-    budget : float
-        Seconds of timed calls for each framework.
-    frameworks : tuple of str
-    """
-
-    title: str
-    job: Job
-    solvers: tuple[Solver, ...]
-    targets: tuple[Target, ...] = ()
-    budget: float = 5.0
-    truth: Callable[[Problem], Any] = field(default=lambda problem: _truth(problem))
-
-    def of(self, framework: str) -> tuple[Solver, ...]:
-        """The solvers of one framework."""
-        return tuple(solver for solver in self.solvers if solver.framework == framework)
 
 
 def _peers(*names: str) -> tuple[Solver, ...]:
@@ -79,35 +27,6 @@ def _peers(*names: str) -> tuple[Solver, ...]:
 
 def _everywhere(*methods: str, penalty: Any = None) -> tuple[Solver, ...]:
     return tuple(ours(f, m, penalty) for f in FRAMEWORKS for m in methods)
-
-
-def _truth(problem: Problem) -> Any:
-    """Reference solution at the end of the span: SciPy's DOP853 at the least tolerance."""
-    return _solved(problem.name, problem)
-
-
-_TRUTHS: dict[tuple[str, tuple[float, float], tuple[int, ...]], Any] = {}
-
-
-def _solved(name: str, problem: Problem) -> Any:
-    from scipy.integrate import solve_ivp
-
-    key = (name, problem.t_span, problem.y0.shape)
-    if key not in _TRUTHS:
-        exact = problems.in_dtype(problem, "float64")
-        shape = exact.y0.shape
-        small = exact.y0.size < 1000 or not problem.shared
-        tolerance = 1e-13 if small else 1e-9
-
-        def flat(t: Any, y: Any) -> Any:
-            return np.ravel(exact.field(t, y.reshape(shape), exact.args))
-
-        found = solve_ivp(
-            flat, exact.t_span, exact.y0.ravel(), method="DOP853", rtol=max(tolerance, 3e-14),
-            atol=tolerance, t_eval=(exact.t_span[1],),
-        )  # fmt: skip
-        _TRUTHS[key] = found.y[:, -1].reshape(shape)
-    return _TRUTHS[key]
 
 
 def small() -> list[Part]:
@@ -278,5 +197,8 @@ SUITES: dict[str, Callable[[], list[Part]]] = {
     "small": cache(small), "ensemble": cache(ensemble), "mlp": cache(mlp),
     "latent": cache(latent), "conv": cache(conv), "long": cache(long), "train": cache(train),
     "cold": cache(cold),
+    **{name: cache(suite) for name, suite in stochastic_suites.SUITES.items()},
 }  # fmt: skip
 """Suites by name."""
+
+__all__ = ["FRAMEWORKS", "SUITES", "Part", "Target"]
