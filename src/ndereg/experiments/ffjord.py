@@ -168,15 +168,17 @@ class Ffjord(Recipe):
     metric: ClassVar[Metric] = Metric("loss", "test NLL")
     regularizers: ClassVar[Mapping[str, Penalized]] = {
         "none": Penalized(None),
-        "error": Penalized(ErrorEstimate(), "1"),
+        # Measured over 400 steps: 44 evaluations against 62, at 0.02 nats more. Weights that stay,
+        # 0.2 and 1 over 600 steps, have 26 against 68, at 0.10 and 0.24 nats more.
+        "error": Penalized(ErrorEstimate(), "0.2:0.02"),
         "stiffness": Penalized(StiffnessEstimate(reduce="max"), "0.1"),
         "error+stiffness": Penalized(
-            ErrorEstimate() + 0.1 * StiffnessEstimate(times_step=True), "1"
+            ErrorEstimate() + 0.1 * StiffnessEstimate(times_step=True), "0.2:0.02"
         ),
         "local-unbiased": Penalized(Local(ErrorEstimate()), "1"),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "1"),
         "steer": Penalized(Steer(0.25)),
-        "steer+error": Penalized(Steer(0.25) + ErrorEstimate(), "1"),
+        "steer+error": Penalized(Steer(0.25) + ErrorEstimate(), "0.2:0.02"),
         "steer+stiffness": Penalized(Steer(0.25) + StiffnessEstimate(reduce="max"), "0.1"),
         # Order and weight of TayNODE's tabular flows.
         "taynode": Penalized(Taylor(order=2), "0.01"),
