@@ -125,7 +125,11 @@ ARRAYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("batch", ["joint", "independent"])
+@pytest.mark.parametrize(
+    ("bench", "batch"),
+    [("reference", "joint"), ("torch", "joint"), *((name, "independent") for name in BACKENDS)],
+    indirect=["bench"],
+)
 def test_a_nested_solution(bench: Bench, batch: str) -> None:
     """Structure, shapes and dtypes of everything that a solve and its pullback return."""
     times = np.array([0.0, 0.3, 1.0])
