@@ -228,6 +228,34 @@ def test_modules_learn_drift_and_diffusion() -> None:
     assert all(torch.any(p.grad != 0) for module in modules for p in module.parameters())
 
 
+@pytest.mark.parametrize("method", ["stochastic_heun", "reversible_heun", "ubu"])
+def test_an_own_vjp_is_that_of_the_drift(method: str) -> None:
+    """Not of the diffusion, and on what the field sees where the state is a pair."""
+
+    def own(t: Any, y: Any, args: Any) -> Any:
+        return -args * y
+
+    def vjp(t: Any, y: Any, args: Any, k_bar: Any) -> Any:
+        return -args * k_bar, -np.sum(y * k_bar)
+
+    def diffusion(t: Any, y: Any, args: Any) -> Any:
+        return 0.3 * args * y * y
+
+    found: list[Any] = []
+    for field in (own, ndereg.Field(own, vjp=vjp)):
+        equation: Any = ndereg.SDE(field, diffusion, calculus="stratonovich")
+        start: Any = Y0
+        if method == "ubu":
+            equation, start = ndereg.UnderdampedLangevin(field), (Y0, Y0)
+        found.append(
+            Solver("reference").gradient(
+                equation, start, 0.0, start, np.array(0.7), method=method, key=1, controller=STEP
+            )
+        )
+    for actual, expected in zip(found[1][1:], found[0][1:], strict=True):
+        close(actual, expected, 1e-13)
+
+
 class Columns(torch.nn.Module):
     def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.stack([0.0 * y + t, 0.0 * y + 0.3], dim=-1)

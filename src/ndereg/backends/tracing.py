@@ -87,8 +87,8 @@ def refuse_without_vjp(field: Callable[..., Any]) -> None:
 def field_pullback(problem: Problem, name: str = "drift") -> FieldPullback:
     """Return the field's VJP on flat arrays, evaluated in NumPy.
 
-    With ``name="diffusion"`` it is that of the diffusion. A :class:`ndereg.Field` with its own
-    ``vjp`` is called; everything else is traced.
+    With ``name="diffusion"`` it is that of the diffusion, which is traced. Of a drift that is a
+    :class:`ndereg.Field` the own ``vjp`` is called; everything else is traced.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def field_pullback(problem: Problem, name: str = "drift") -> FieldPullback:
         If the field can neither be traced nor brings a ``vjp``.
     """
     layout, field = problem.seen, problem.field
-    if isinstance(field, Field) and field.vjp is not None:
+    if name == "drift" and isinstance(field, Field) and field.vjp is not None:
         return _own_pullback(problem, field.vjp)
     refuse_without_vjp(field)
     from ndereg.trace.vjp import linearize
@@ -147,7 +147,7 @@ class TracedDerivatives(Derivatives):
 
 
 def _own_pullback(problem: Problem, vjp: Callable[..., Any]) -> FieldPullback:
-    layout, args_structure = problem.layout, problem.args_structure
+    layout, args_structure = problem.seen, problem.args_structure
     bound: Any = problem.call
     args_shapes = [arg.shape for arg in problem.args]
 
