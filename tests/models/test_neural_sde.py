@@ -39,6 +39,12 @@ def test_a_run_is_the_mean_of_a_solve_of_all_paths():
     np.testing.assert_allclose(output, logits.mean(axis=1), rtol=1e-12)
 
 
+def test_an_output_at_other_times_is_refused():
+    layer = make(paths=2)
+    with pytest.raises(ValueError, match="expected no t_eval"):
+        layer.run(SOLVER, np.ones((5, 4)), layer.init(0), key=0, t_eval=[0.5, 1.0])
+
+
 def test_saved_and_loaded(tmp_path):
     layer = make(noise="additive", calculus="stratonovich", method="sosra", paths=2, rtol=0.3)
     assert from_description(layer.describe()) == layer
@@ -68,7 +74,9 @@ def test_predicted(monkeypatch):
     ("options", "message"),
     [
         ({"method": "tsit5"}, "a method for a stochastic equation with diagonal noise"),
-        ({"calculus": "stratonovich"}, "in the sense of 'stratonovich', received 'sosri'"),
+        ({"calculus": "stratonovich"}, "in the sense of 'stratonovich', received 'sosri'.*spark"),
+        ({"noise": "additive"}, "additive noise .*received 'sosri'.*sosra"),
+        ({"noise": "scalar", "paths": 2}, "moves all paths alike"),
         ({"noise": "general"}, "noise"),
         ({"paths": 0}, "paths"),
         ({"t_span": (0.0,)}, r"t_span=\(t0, t1\)"),

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from ndereg import ops
 from ndereg.catalogue import lookup
+from ndereg.catalogue.serving import fitting
 from ndereg.models.layer import Layer
 from ndereg.models.neural_ode import face_of
 from ndereg.models.parameters import Parameters
@@ -47,6 +48,7 @@ class NeuralSDE(Layer):
     t_span : (float, float)
         Where the equation is solved.
     noise : {"diagonal", "additive", "scalar"}
+        ``"scalar"``, one Brownian motion, moves a whole batch alike, and so has one path.
     calculus : {"ito", "stratonovich"}
     paths : int
         Paths of every sample, all in one solve, whose outputs are averaged.
@@ -54,6 +56,11 @@ class NeuralSDE(Layer):
         A name of the catalogue.
     rtol, atol : float
         Tolerances.
+
+    Raises
+    ------
+    ValueError
+        If something is not as said, or the method does not serve the noise in this calculus.
 
     Examples
     --------
@@ -93,11 +100,17 @@ class NeuralSDE(Layer):
         choice("noise", self.noise, NOISES)
         choice("calculus", self.calculus, CALCULI)
         object.__setattr__(self, "paths", size("paths", self.paths))
+        if self.noise == "scalar" and self.paths > 1:
+            raise ValueError(
+                "expected paths=1 for noise='scalar', which moves all paths alike, received "
+                f"paths={self.paths}; try noise='diagonal'"
+            )
         method = lookup(self.method)
         if not isinstance(method, StochasticMethod) or not method.serves(self.noise, self.calculus):
             raise ValueError(
                 f"expected a method for a stochastic equation with {self.noise} noise in the sense "
-                f"of {self.calculus!r}, received {self.method!r}; try 'sosri', which is for Ito's"
+                f"of {self.calculus!r}, received {self.method!r}; try method= one of "
+                f"{', '.join(fitting(self.noise, self.calculus))}"
             )
         for name in ("rtol", "atol"):
             object.__setattr__(self, name, real(name, getattr(self, name), least=0.0))
@@ -160,7 +173,17 @@ class NeuralSDE(Layer):
         -------
         output : array
         solution : Solution
+
+        Raises
+        ------
+        ValueError
+            If there is a ``t_eval``.
         """
+        if options.get("t_eval") is not None:
+            raise ValueError(
+                "expected no t_eval for a NeuralSDE, whose output is that at the end, received "
+                f"{options['t_eval']!r}; try solve(layer.equation, ...)"
+            )
         y0 = self.encode(x, params, self.paths)
         solution = face.solve(
             self.equation, self.t_span, y0, params.get("field", {}), key=key,
