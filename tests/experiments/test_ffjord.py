@@ -69,12 +69,16 @@ def test_a_table_of_ones_own(tmp_path):
     np.save(tmp_path / "line.npy", table[:, 0])
     np.save(tmp_path / "constant.npy", np.ones((50, 2)))
     np.savez(tmp_path / "other.npz", x=table)
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:100])
     for name, message in [
         ("nan.npy", "expected finite numbers"),
         ("line.npy", r"expected an array \(N, d\)"),
         ("constant.npy", r"constant column\(s\) \[0, 1\]"),
         ("other.npz", "received .* with none of them"),
         ("none.npy", "expected a table as .npy or .npz"),
+        ("empty.npy", "expected a table as .npy or .npz"),
+        ("broken.npz", "expected a table as .npy or .npz"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_table(str(tmp_path / name))

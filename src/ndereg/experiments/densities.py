@@ -5,6 +5,7 @@ The planar ones look like those of W. Grathwohl et al., "FFJORD", ICLR 2019.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,8 +131,11 @@ def load_table(path: str) -> tuple[Batch, Batch]:
         If there is no such file, or it holds something else.
     """
     try:
-        found = np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with Path(path).open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.ndarray):
+                found = {name: found[name] for name in ("x_train", "x_test") if name in found}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"expected a table as .npy or .npz, received {path}: {error}; try numpy.save of an "
             "array (N, d)"
@@ -140,7 +144,7 @@ def load_table(path: str) -> tuple[Batch, Batch]:
         rows = len(found) - len(found) // 10 if found.ndim else 0
         parts = {"x_train": found[:rows], "x_test": found[rows:]} if rows else {}
     else:
-        parts = {name: found[name] for name in ("x_train", "x_test") if name in found}
+        parts = found
     shapes = {name: part.shape for name, part in parts.items()}
     widths = {shape[1:] for shape in shapes.values()}
     usable = all(part.dtype.kind in "fiu" and len(part) > 1 for part in parts.values())
