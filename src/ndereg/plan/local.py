@@ -25,7 +25,7 @@ class LocalPlan:
         is left of the time. With constant steps ``h`` is the given ``first_step``.
     step : Program
         ``(t, h, y, k1, rtol, atol, weight0, ...) -> penalty``. A stochastic step takes the noise
-        over ``h`` instead of ``k1``: none of its stages is that of another step.
+        over ``h``, and ``k1`` only where a step hands its last stage on to the next.
     adjoint : Program
         The step transposed, ``(..., penalty_bar) -> y_bar`` where the gradient goes through the
         state, and else without an output: the cotangents of args are all there is. ``k1`` then is

@@ -38,7 +38,7 @@ def thread_count() -> int:
     if given is None:
         usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
         return len(usable(0)) if usable else os.cpu_count() or 1
-    if not given.isdigit() or int(given) < 1:
+    if not given.isdecimal() or int(given) < 1:
         raise ValueError(
             f"expected a positive integer in NDEREG_NUM_THREADS, received {given!r}; try 2"
         )
