@@ -23,7 +23,12 @@ from ndereg.backends.pairs import paired
 from ndereg.backends.steering import steered
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import CONTROLLERS, lookup_controller
-from ndereg.catalogue.serving import DEFAULT_METHOD, default_method, refuse_unserved
+from ndereg.catalogue.serving import (
+    DEFAULT_METHOD,
+    DefaultMethod,
+    default_method,
+    refuse_unserved,
+)
 from ndereg.field import is_compiled, refuse_without_args, resolve
 from ndereg.flow import Flow
 from ndereg.noise import (
@@ -104,7 +109,7 @@ def prepare(
     found = outline(backend, equation, layout, flat, leaves, args_structure)
     noise, part = (None, None) if found is None else (found.noise, found.part)
     dense = t_eval is not None
-    if method is DEFAULT_METHOD and noise is not None:
+    if isinstance(method, DefaultMethod) and noise is not None:
         method = default_method(noise, adjoint)
     settled = _settled(method, controller, regularizer, adjoint, batch, dense, bool(record), noise)
     plan = settled.plan

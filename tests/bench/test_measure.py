@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from ndereg import machine
+from ndereg.backends.numba.threads import thread_count
 from ndereg.bench import problems, report
 from ndereg.bench.job import Answer, Job, Prepared, Solver, Unavailable, Work
 from ndereg.bench.judges import Law, Strong
 from ndereg.bench.measure import Row, Timing, compare, timed
 from ndereg.bench.run import PartResult, figure
 from ndereg.bench.solvers.numpy_peers import SOLVERS
-from ndereg.bench.solvers.ours import ours, work_of
+from ndereg.bench.solvers.ours import ours, ours_on_one_thread, work_of
 from ndereg.bench.solvers.stochastic import ours as stochastic
 from ndereg.bench.solvers.stochastic import torchsde_peer
 from ndereg.bench.stochastic_problems import geometric, geometric_law, geometric_on_path
@@ -132,6 +133,18 @@ def test_ours_beside_scipy():
     page = report.page([{"suite": "small", "machine": machine.describe(), "parts": [text]}])
     assert "**ndereg dopri5**" in page
     assert "SciPy RK45" in page
+
+
+def test_a_row_of_one_thread_has_one(monkeypatch, request):
+    request.addfinalizer(thread_count.cache_clear)
+    monkeypatch.setenv("NDEREG_NUM_THREADS", "2")
+    thread_count.cache_clear()
+    seen = []
+    call = lambda: seen.append(thread_count())  # noqa: E731
+    monkeypatch.setattr("ndereg.bench.solvers.ours._numpy", lambda *_: Prepared(call, None))
+    ours_on_one_thread("tsit5").prepare(JOB).call()
+    assert seen == [1]
+    assert thread_count() == 2
 
 
 def test_a_random_solution_is_judged_by_its_law():

@@ -84,6 +84,8 @@ def promise(target: Mapping[str, Any]) -> tuple[str, str, str]:
         elsewhere = target["peer_framework"]
         what += f" / {target['peer']}" + (f" on {elsewhere}" if elsewhere else "")
     measure = {"seconds": "time", "cold": "first call"}.get(target["measure"], target["measure"])
+    if measure == "memory" and not target["peer"]:
+        measure = "memory in bytes"
     figure = "not measured" if target["figure"] is None else f"{target['figure']:.3g}"
     if target["met"] is not None:
         figure += " (met)" if target["met"] else " (missed)"

@@ -10,7 +10,8 @@ from ndereg.bench import problems, stochastic_suites
 from ndereg.bench.job import Job, Solver
 from ndereg.bench.part import FRAMEWORKS, Part, Target
 from ndereg.bench.solvers import jax_peers, numpy_peers, torch_peers
-from ndereg.bench.solvers.ours import ours, ours_compiled
+from ndereg.bench.solvers.ours import ours, ours_compiled, ours_on_one_thread
+from ndereg.spec.adjoint import Discrete
 from ndereg.spec.regularizer import ErrorEstimate
 
 PEERS = {
@@ -63,9 +64,11 @@ def small() -> list[Part]:
 def ensemble() -> list[Part]:
     """Lotka-Volterra with parameters of their own, every sample with steps of its own."""
     solvers = (
-        *_everywhere("tsit5"), ours_compiled("tsit5"), *_peers("diffrax Tsit5", "torchode Tsit5"),
+        *_everywhere("tsit5"), ours_on_one_thread("tsit5"), ours_compiled("tsit5"),
+        *_peers("diffrax Tsit5", "torchode Tsit5"),
     )  # fmt: skip
     targets = (
+        Target("numpy", "ndereg tsit5", 1 / 1.8, "ndereg tsit5, one thread"),
         Target("numpy", "ndereg tsit5", 0.25, "diffrax Tsit5", peer_framework="jax"),
         Target("jax", "ndereg tsit5", 0.8, "diffrax Tsit5"),
         Target("torch", "ndereg tsit5", 0.5, "torchode Tsit5"),
@@ -157,7 +160,9 @@ def long() -> list[Part]:
     problem, dt = problems.long_oscillator()
     job = Job(problem, 1e-3, gradient=True, dt=dt, accuracy=1.0)
     solvers = (*_everywhere("rk4"), *_peers("diffrax Dopri5", "torchdiffeq dopri5"))
+    budget = Discrete().checkpoints * problem.y0.nbytes
     targets = (
+        Target("numpy", "ndereg rk4", 2.0 * budget, measure="memory"),
         Target("jax", "ndereg rk4", 1.0, "diffrax Dopri5", "memory"),
         Target("torch", "ndereg rk4", 0.1, "torchdiffeq dopri5", "memory"),
     )

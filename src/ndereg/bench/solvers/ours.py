@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -152,4 +154,31 @@ def ours_compiled(method: str) -> Solver:
     return Solver(f"ndereg {method}, compiled", "torch", method, prepare, ours=True)
 
 
-__all__ = ["options", "ours", "ours_compiled", "work_of"]
+def ours_on_one_thread(method: str) -> Solver:
+    """Our solver on NumPy with all samples in one thread: what the other threads are worth."""
+
+    def prepare(job: Job) -> Prepared:
+        from ndereg.backends.numba.threads import thread_count
+
+        prepared = _numpy(method, None, job)
+
+        def call() -> Any:
+            before = os.environ.get(_THREADS)
+            os.environ[_THREADS] = "1"
+            thread_count.cache_clear()
+            try:
+                return prepared.call()
+            finally:
+                del os.environ[_THREADS]
+                if before is not None:
+                    os.environ[_THREADS] = before
+                thread_count.cache_clear()
+
+        return replace(prepared, call=call)
+
+    return Solver(f"ndereg {method}, one thread", "numpy", method, prepare, ours=True)
+
+
+_THREADS = "NDEREG_NUM_THREADS"
+
+__all__ = ["options", "ours", "ours_compiled", "ours_on_one_thread", "work_of"]
