@@ -21,6 +21,7 @@ from ndereg.solve import Face
 SPAN = (0.0, 1.0)
 OPTIONS = {"method": "heun_euler", "rtol": 1e-3, "atol": 1e-3}
 settings = types.ModuleType("settings")
+settings.rate = 1.0
 
 
 class Settings:
