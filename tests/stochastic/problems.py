@@ -11,7 +11,7 @@ import torch
 
 import ndereg
 from ndereg import ops
-from ndereg.backends.numba import NumbaBackend
+from ndereg.backends.numba.backend import NumbaBackend, NumbaSolver
 from ndereg.backends.reference.backend import ReferenceSolver
 from ndereg.backends.registry import load_backend
 from ndereg.plan.lower import Plan
@@ -81,6 +81,15 @@ class Lockstep(NumbaBackend):
 
 
 LOCKSTEP = Lockstep()
+
+
+def only_compiled(monkeypatch: Any) -> None:
+    """Let solves of Numba fail that would take the reference loop."""
+
+    def refused(solver: Any) -> Any:
+        raise AssertionError("expected compiled code, received the reference loop")
+
+    monkeypatch.setattr(NumbaSolver, "_lockstep", property(refused))
 
 
 class Solver:

@@ -22,7 +22,7 @@ from ndereg.plan.builder import Builder
 from ndereg.plan.langevin import HIGHEST, Moments
 from ndereg.spec.langevin import DECAY, LangevinMethod
 
-from .problems import Solver, close, double_precision, drift, entrywise
+from .problems import Solver, close, double_precision, drift, entrywise, only_compiled
 
 METHODS = [name for name in ndereg.names("sde") if isinstance(ndereg.lookup(name), LangevinMethod)]
 STEP = ndereg.ConstantStep(0.25)
@@ -120,7 +120,7 @@ START = (np.full((PATHS, 1), 0.5), np.full((PATHS, 1), -0.3))
 
 
 def ended(method: str, size: float | None = None, tolerance: float = 0.0) -> Any:
-    sol = Solver("numba").solve(
+    sol = Solver("lockstep").solve(
         DYNAMICS, START, np.array(1.1), span=(0.0, 1.0), method=method, key=TREE,
         batch="independent", controller=size and ndereg.ConstantStep(size),
         rtol=tolerance, atol=tolerance or 1.0,
@@ -151,7 +151,7 @@ def test_the_stationary_law() -> None:
     count = 4000
     dynamics = ndereg.UnderdampedLangevin(lambda t, x, args: args * x, 2.0, 0.5)
     start = np.zeros((count, 2)), np.zeros((count, 2))
-    sol = nde.solve(
+    sol = Solver("lockstep").face.solve(
         dynamics, (0.0, 8.0), start, np.array([1.0, 4.0]), method="align", key=2, rtol=0.1,
         atol=0.1, batch="independent", first_step=2.0,
     )  # fmt: skip
@@ -187,12 +187,18 @@ def bars(number: int) -> tuple[Any, Any]:
     return pair, rng.normal(size=3 if independent else ())
 
 
-@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
-def test_backends_agree(name: str) -> None:
+CASES = [(number, METHODS[number % 4]) for number in range(8)]
+COMPILED = {"jax": [(1, "ubu")], "numba": [(7, "should")]}
+"""What compilers take long for; Numba: halved steps, and a gradient that is handed on."""
+
+
+@pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_backends_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps, estimates, penalties and gradients, adaptive and not, with output times."""
+    only_compiled(monkeypatch)
     reference, other = Solver("reference"), Solver(name)
-    for number in (1,) if name == "jax" else range(8):
-        given = options(number, METHODS[number % 4])
+    for number, method in COMPILED.get(name, CASES):
+        given = options(number, method)
         span: Any = (0.0, 1.0)
         expected = reference.gradient(
             DYNAMICS, *bars(number), (X, 0.5 * X), np.array(1.1), span, **given
@@ -250,13 +256,14 @@ def test_gradients_are_those_of_the_solve() -> None:
 def test_gradients_of_the_potential_are_shared_by_steps() -> None:
     """One a step where the last one begins the next step; three steps' worth where it is halved."""
     counts = {}
+    solve = Solver("lockstep").face.solve
     for method in METHODS:
-        sol = nde.solve(DYNAMICS, (0.0, 1.0), (X, X), np.array(1.1), method=method, key=0,
-                        controller=STEP)  # fmt: skip
+        sol = solve(DYNAMICS, (0.0, 1.0), (X, X), np.array(1.1), method=method, key=0,
+                    controller=STEP)  # fmt: skip
         counts[method] = sol.stats.nfev
     assert counts == {"align": 1 + 4, "ubu": 4, "quicsort": 8, "should": 1 + 8}
-    sol = nde.solve(DYNAMICS, (0.0, 1.0), (X, X), np.array(1.1), method="should", key=0,
-                    rtol=1e-2, atol=1e-2, first_step=0.1)  # fmt: skip
+    sol = solve(DYNAMICS, (0.0, 1.0), (X, X), np.array(1.1), method="should", key=0,
+                rtol=1e-2, atol=1e-2, first_step=0.1)  # fmt: skip
     assert sol.stats.nfev == 1 + 6 * sol.stats.nsteps
 
 

@@ -12,7 +12,18 @@ import ndereg
 from ndereg.backends.host import loop
 from ndereg.plan.checkpoint import Undone
 
-from .problems import ARGS, TIMES, Y0, Solver, close, double_precision, drift, entrywise, equation
+from .problems import (
+    ARGS,
+    TIMES,
+    Y0,
+    Solver,
+    close,
+    double_precision,
+    drift,
+    entrywise,
+    equation,
+    only_compiled,
+)
 
 CASES = [
     ("diagonal", "joint", None, True),
@@ -56,10 +67,17 @@ def test_a_step_is_the_published_recursion() -> None:
     assert sol.stats.nfev == 9
 
 
-@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
-def test_undone_steps_have_the_gradient_of_the_discrete_adjoint(name: str) -> None:
+COMPILED = {"jax": CASES[:1], "numba": CASES[1:2]}
+"""What compilers take long for."""
+
+
+@pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_undone_steps_have_the_gradient_of_the_discrete_adjoint(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_compiled(monkeypatch)
     reference, other, rng = Solver("reference"), Solver(name), np.random.default_rng(1)
-    for kind, batch, times, adaptive in CASES[:1] if name == "jax" else CASES:
+    for kind, batch, times, adaptive in COMPILED.get(name, CASES):
         given, sde = options(batch, times, adaptive), equation("reversible_heun", kind)
         independent = batch == "independent"
         shape: tuple[int, ...] = Y0.shape

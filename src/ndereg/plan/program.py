@@ -18,7 +18,8 @@ numbers. Noise that acts on the state entry by entry is of kind ``real``, and no
 ``Re(sum(conj(a) * b))``.
 
 Where a method advances a pair of states, the two lie one after the other in the state of the loop;
-:class:`Part` takes one out, :class:`Join` puts them together, and the field sees one of them.
+:class:`Part` takes one out, :class:`Join` puts them together, and the field sees one of them
+(:meth:`Program.halves`).
 """
 
 from __future__ import annotations
@@ -237,6 +238,25 @@ class Program:
             if isinstance(instruction, Evaluate) and instruction.map is not None:
                 kinds[instruction.map] = "map"
         return kinds
+
+    def halves(self) -> frozenset[Slot]:
+        """Slots that hold one half of a pair of states; none in a program without pairs.
+
+        The states that such a program is given are pairs. The field sees a half, and noise that
+        acts entry by entry meets one.
+        """
+        if not any(isinstance(instruction, (Part, Join)) for instruction in self.body):
+            return frozenset()
+        kinds = self.kinds()
+        found = {slot for slot, kind in self.inputs if kind == "real"}
+        for instruction in self.body:
+            match instruction:
+                case Part() | Evaluate(matrix=False) | Pullback() | Contract():
+                    found.add(instruction.dst)
+                case Combine() | Apply() if kinds[instruction.dst] in ("state", "real"):
+                    if not found.isdisjoint(reads(instruction)):
+                        found.add(instruction.dst)
+        return frozenset(found)
 
     def evaluations(self) -> int:
         """Number of evaluations of the field, of a stochastic equation its drift, in one run."""

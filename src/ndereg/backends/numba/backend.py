@@ -33,7 +33,7 @@ from ndereg.backends.tracing import field_pullback
 from ndereg.field import is_compiled
 from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.lower import Plan
-from ndereg.spec.adjoint import Discrete
+from ndereg.spec.adjoint import Discrete, Reversible
 
 MOST_FIELDS = 256
 """Fields whose compiled functions a specification keeps."""
@@ -70,8 +70,6 @@ class NumbaSolver:
 
     def solve(self, problem: Problem) -> Result:
         """Forward only."""
-        if problem.part is not None:
-            return self._lockstep.solve(problem)
         extra = None if self._local is None else ExtraStep(np, self._local, problem)
         try:
             run = self._run(extra.opened if extra else problem, gradient=False)
@@ -84,10 +82,10 @@ class NumbaSolver:
         self, problem: Problem
     ) -> tuple[Result, Callable[[Any, Any], tuple[Any, Sequence[Any]]]]:
         """Forward, keeping what the compiled reverse pass needs."""
-        discrete = isinstance(self.plan.spec.adjoint, Discrete)
-        if problem.part is not None or not (discrete or problem.diffusion is None):
+        transposed = isinstance(self.plan.spec.adjoint, (Discrete, Reversible))
+        if not (transposed or problem.diffusion is None):
             return self._lockstep.solve_vjp(problem)
-        if not discrete:
+        if not transposed:
             return self._backsolve(unshared(problem))
         if self._local is not None:
             return self._solve_vjp_locally(unshared(problem))
@@ -110,7 +108,7 @@ class NumbaSolver:
         result, tape = run.forward()
         result = _closed(extra, problem, result)
         vjps = [field_pullback(problem)]
-        if problem.diffusion is not None:
+        if problem.diffusion is not None and problem.diffusion.field is not None:
             vjps.append(field_pullback(problem, "diffusion"))
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> tuple[Any, Sequence[Any]]:
@@ -127,14 +125,15 @@ class NumbaSolver:
     def _lockstep(self) -> ReferenceSolver:
         """The batch in lockstep: for fields whose samples cannot be solved one by one.
 
-        Also methods that advance a pair of states, and other adjoints of stochastic equations.
+        Also the continuous adjoint of stochastic equations.
         """
         return ReferenceSolver(self.plan)
 
     def _run(self, problem: Problem, gradient: bool) -> Run:
         mark: Any = problem.field if is_compiled(problem.field) else fingerprint(problem.field)
-        if mark is not None and problem.diffusion is not None:
-            diffusion = fingerprint(problem.diffusion.field)
+        own = problem.diffusion.field if problem.diffusion is not None else None
+        if mark is not None and own is not None:
+            diffusion = fingerprint(own)
             mark = None if diffusion is None else (mark, diffusion)
         key = (mark, gradient, *_signature(problem))
         found = self._routines.get(key, _UNSEEN) if mark is not None else _UNSEEN
@@ -305,7 +304,7 @@ class Run:
             (
                 *problem.parameters, problem.rtol, problem.atol, problem.max_steps,
                 np.nan if first_step is None else first_step, problem.dt,
-                np.nan if self.driving is None else self.driving.cell,
+                *((np.nan,) if self.driving is None else self.driving.numbers),
             ),
             np.float64,
         )  # fmt: skip

@@ -46,7 +46,7 @@ from ndereg.backends.numba.compiler import kernel
 from ndereg.backends.numba.elementary import (
     cos, cosh, erf, exp, expm1, log, log1p, sigmoid, sin, sinh, tan, tanh
 )
-from ndereg.backends.numba.entries import entries, room
+from ndereg.backends.numba.entries import entries, entries_from, room
 from ndereg.backends.numba.operations import (
     ceil, floor, is_finite, is_nan, larger, nearest, plus, select, sign, smaller, times
 )

@@ -2,8 +2,9 @@
 
 An index into a NumPy array may be negative, and compiled code has to look. Where the compiler
 cannot see that it is not (an offset known at run time), a loop is not vectorised or loads one
-element at a time. :func:`entries` is only the address of the first entry, as in C. :func:`room` is
-memory of a function for a few entries, which the compiler keeps in registers.
+element at a time. :func:`entries` is only the address of the first entry, as in C, and
+:func:`entries_from` that of a later one. :func:`room` is memory of a function for a few entries,
+which the compiler keeps in registers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, register_model
 from numba.np.arrayobj import make_array
 
-__all__ = ["Entries", "entries", "room"]
+__all__ = ["Entries", "entries", "entries_from", "room"]
 
 
 class Entries(types.Type):
@@ -48,6 +49,20 @@ def entries(typing_context: Any, array: Any) -> Any:
         return make_array(signature.args[0])(context, builder, args[0]).data
 
     return Entries(array.dtype)(array), generate
+
+
+@intrinsic
+def entries_from(typing_context: Any, array: Any, offset: Any) -> Any:
+    """Return the entries of a C-contiguous array, or of entries, from ``offset`` on."""
+    kind = array if isinstance(array, Entries) else Entries(array.dtype)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        first = args[0]
+        if not isinstance(signature.args[0], Entries):
+            first = make_array(signature.args[0])(context, builder, first).data
+        return builder.gep(first, [args[1]], inbounds=True)
+
+    return kind(array, types.intp), generate
 
 
 @intrinsic(prefer_literal=True)

@@ -55,7 +55,7 @@ class Coupled(Exception):
 
 def traced_graph(problem: Problem, name: FieldName = "drift") -> Graph:
     """Trace a problem's drift or diffusion; kept while nothing that it reads has changed."""
-    layout, field, result = problem.layout, problem.field, problem.layout
+    layout, field, result = problem.seen, problem.field, problem.seen
     if name == "diffusion":
         assert problem.diffusion is not None
         field, result = problem.diffusion.field, problem.diffusion.layout
@@ -110,7 +110,8 @@ def field_graphs(problem: Problem) -> list[Graph]:
     Coupled
         If samples cannot be told apart.
     """
-    names = FIELDS if problem.diffusion is not None else FIELDS[:1]
+    diffusion = problem.diffusion
+    names = FIELDS if diffusion is not None and diffusion.field is not None else FIELDS[:1]
     traced = traced_graph if problem.layout.batch is None else sample_graph
     return [traced(problem, name) for name in names]
 

@@ -11,7 +11,7 @@ from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
 
 PARAMETERS = (*CONTROL_PARAMETERS, "rtol", "atol", "max_steps", "first_step", "dt", "cell")
-"""Run-time numbers in the parameter array, before the weights of the penalty."""
+"""Run-time numbers in the parameter array, before what steps read of a stochastic equation."""
 
 COUNTS = ("nfev", "nsteps", "naccept", "status")
 INFO = (*COUNTS, "penalty", "t_end")
@@ -52,13 +52,18 @@ class Programs:
         """Source of the named programs that the plan has."""
         return "\n".join(self.sources[name].text for name in names if name in self.sources)
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the numbers in the parameter array."""
+        return PARAMETERS if self.drive is None else (*PARAMETERS, *self.drive.medium)
+
     def increment(self, t: str, h: str, row: str) -> list[str]:
         """Source that looks up the noise of a step, where there is any."""
         return [] if self.drive is None else self.drive.increment(t, h, row)
 
     @property
     def noise(self) -> dict[str, str]:
-        """Source of the noise of the step that was looked up last."""
+        """Source of the noise of the step that was looked up last, and of the medium."""
         return {} if self.drive is None else self.drive.values()
 
     def temporaries(self) -> int:
@@ -130,7 +135,7 @@ def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
     small = programs.small
     lines = [f"n = {programs.numbers.entries}" if small else "n = y0.shape[0]"]
     lines += [f"{name} = {small or f'W[{i}]'}" for i, name in enumerate(rows.names)]
-    lines += [f"{name} = parameters[{i}]" for i, name in enumerate(PARAMETERS)]
+    lines += [f"{name} = parameters[{i}]" for i, name in enumerate(programs.parameters)]
     if programs.drive is not None:
         lines += programs.drive.setup(programs.kernels.sample)
     # not the literal False: programs called with a literal would be compiled a second time
@@ -157,12 +162,9 @@ def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
         "    y[i] = y0[i]",
     ]
     if keep:
-        lines += [
-            "mesh = np.empty((2, 64))",
-            "slots = states.shape[0]",
-            "kept = 0",
-            "stride = 1",
-        ]
+        lines.append("mesh = np.empty((2, 64))")
+        if programs.plan.retreat is None:
+            lines += ["slots = states.shape[0]", "kept = 0", "stride = 1"]
     if spec.record:
         lines.append("recorded = np.empty((5, 64))")
     if programs.plan.pick is not None:
@@ -180,7 +182,7 @@ def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
 
 
 def _start(programs: Programs) -> list[str]:
-    values = scalar_values(programs) | {"y": "y"}
+    values = scalar_values(programs) | programs.noise | {"y": "y"}
     first, given = programs["first"], programs["first_given"]
     outputs = {"h": "h", "status": "status", "k1": "k1"}
 
@@ -276,7 +278,7 @@ def _advance(
             *indent(_picked("t", "float(rows)", "y")),
         ]
     if keep:
-        lines += _KEEP
+        lines += _MESH if plan.retreat is not None else [*_MESH, *_KEEP]
     lines += ["rows += 1", "t = t_next"]
     taken = [("y", "y1"), *([("k1", "k_next")] if plan.carried else [])]
     if programs.small:  # registers have no address that could be swapped
@@ -284,7 +286,7 @@ def _advance(
     return [*lines, *(f"{old}, {new} = {new}, {old}" for old, new in taken)]
 
 
-_KEEP = [
+_MESH = [
     "if rows == mesh.shape[1]:",
     "    longer = np.empty((2, 2 * rows))",
     "    for j in range(rows):",
@@ -293,6 +295,10 @@ _KEEP = [
     "    mesh = longer",
     "mesh[0, rows] = t",
     "mesh[1, rows] = h_try",
+]
+"""An accepted step on the tape."""
+
+_KEEP = [
     "if rows % stride == 0 and kept == slots:",
     "    stride *= 2",
     "    kept = (kept + 1) // 2",
@@ -304,7 +310,7 @@ _KEEP = [
     "        states[kept, i] = y[i]",
     "    kept += 1",
 ]
-"""An accepted step on the tape."""
+"""The state at its start, where steps cannot be undone."""
 
 
 def picked(name: str) -> str:

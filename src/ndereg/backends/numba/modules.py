@@ -23,6 +23,7 @@ from ndereg.backends.numba.reverse import (
 from ndereg.backends.numba.signatures import LITERAL_ENTRIES, Kernels, Numbers
 from ndereg.plan.brownian import Areas
 from ndereg.plan.lower import Plan
+from ndereg.spec.stochastic import StochasticMethod
 
 
 @dataclass(eq=False)
@@ -106,12 +107,15 @@ def build(plan: Plan, layout: Layout, kernels: FieldKernels, drive: Drive | None
     found = kernels.modules.get(key)
     if found is None:
         columns = 1 if drive is None else drive.columns
-        numbers = Numbers(layout.dtype, layout.real_dtype, entries, columns)
+        method = plan.spec.tableau
+        pairs = isinstance(method, StochasticMethod) and method.pairs
+        numbers = Numbers(layout.dtype, layout.real_dtype, entries, columns, pairs)
         names = Kernels(
             residual_arrays=tuple([len(kernel.residuals) for kernel in kernels.linearize])
             or (0,) * len(kernels.field),
             sample="" if layout.batch is None else "sample",
             on_entries=not kernels.namespace,
+            driven=drive is not None,
         )
         programs = Programs(plan, numbers, names, "@program", drive)
         found = SolveModule(programs, kernels, bool(names.sample))

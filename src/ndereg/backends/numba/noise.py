@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from ndereg.backends.base import Problem
 from ndereg.backends.numba.brownian import node_room, path_numbers
 from ndereg.plan.brownian import Areas
+from ndereg.plan.langevin import HALVES
+from ndereg.plan.stochastic import INCREMENTS
 from ndereg.spec.stochastic import Coupling
-
-_ROWS = {"W": "d_W", "H": "d_H", "K": "d_K"}
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,18 @@ class Drive:
     coupling : {"diagonal", "scalar", "matrix"}
     channels : int
         Of one sample.
+    halved : bool
+        Whether steps ask for the path over both of their halves.
+    medium : tuple of str
+        Names of what else steps read of the equation.
     """
 
     areas: Areas
     direct: bool
     coupling: Coupling
     channels: int
+    halved: bool = False
+    medium: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, problem: Problem) -> Drive | None:
@@ -42,7 +49,10 @@ class Drive:
         if diffusion is None:
             return None
         path = diffusion.path
-        return cls(path.areas, path.direct, diffusion.coupling, path.entries.channels)
+        return cls(
+            path.areas, path.direct, diffusion.coupling, path.entries.channels,
+            problem.plan.halved, tuple(diffusion.medium),
+        )  # fmt: skip
 
     @property
     def columns(self) -> int:
@@ -51,39 +61,60 @@ class Drive:
 
     def setup(self, sample: str) -> list[str]:
         """Source before the loop: rows for the increments, the number of the first entry."""
-        rows = [f"{name} = noise[{i}]" for i, name in enumerate(_ROWS.values())]
+        rows = [f"d_{name} = noise[{i}]" for i, name in enumerate(self._names)]
         return [*rows, f"first_entry = {sample or 0} * path_stride"]
 
     def increment(self, t: str, h: str, row: str) -> list[str]:
         """Source that fills the rows for the step over ``[t, t + h]``, of number ``row``."""
-        rows = ", ".join(_ROWS.values())
         if self.direct:
-            called = f"brownian_direct(path, {row}, abs({h}), first_entry, {rows})"
-        else:
-            called = f"brownian_increment(path, {t}, {t} + {h}, first_entry, {rows}, nodes)"
-        return [called]
+            rows = _rows(self._names)
+            return [f"brownian_direct(path, {row}, abs({h}), first_entry, {rows})"]
+        middle = f"{t} + 0.5 * {h}" if self.halved else ""
+        ends = [t, middle, f"{t} + {h}"] if self.halved else [t, f"{t} + {h}"]
+        return [
+            f"brownian_increment(path, {s}, {e}, first_entry, {_rows(self._names[i : i + 3])}, "
+            "nodes)"
+            for i, (s, e) in zip((0, 3), pairwise(ends), strict=False)
+        ]
 
     def values(self) -> dict[str, str]:
-        """Source of the increments as programs read them."""
+        """Source of what programs read of the equation: the increments, and its medium."""
         entry = "[0]" if self.coupling == "scalar" else ""
-        return {area: name + entry for area, name in _ROWS.items()}
+        increments = {name: f"d_{name}{entry}" for name in self._names}
+        return increments | {name: name for name in self.medium}
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return HALVES if self.halved else INCREMENTS
+
+
+def _rows(names: tuple[str, ...]) -> str:
+    return ", ".join(f"d_{name}" for name in names)
 
 
 class Driving:
-    """The path of one problem, as compiled loops take it."""
+    """The path of one problem, as compiled loops take it.
+
+    Attributes
+    ----------
+    numbers : tuple of float
+        Size of the smallest step that is resolved, and the medium.
+    """
 
     def __init__(self, problem: Problem) -> None:
         assert problem.diffusion is not None
         path = problem.diffusion.path
         self._areas, self._depth = path.areas, path.grid.depth
-        self._path, self.cell = path_numbers(path.words, path.grid), path.smallest
+        self._path = path_numbers(path.words, path.grid)
         self._channels = path.entries.channels
         self._stride = 0 if path.entries.shared else self._channels
         # one variable for all entries is a control scalar
         scalar = problem.diffusion.coupling == "scalar"
         self._dtype = np.float64 if scalar else np.dtype(problem.layout.real_dtype)
+        self._rows = len(HALVES if problem.plan.halved else INCREMENTS)
+        self.numbers = (path.smallest, *problem.diffusion.medium.values())
 
     def arguments(self) -> tuple[Any, ...]:
         """Return the path, and rows and scratch of one thread."""
-        noise = np.empty((3, self._channels), self._dtype)
+        noise = np.empty((self._rows, self._channels), self._dtype)
         return self._path, self._stride, noise, node_room(self._areas, self._depth)

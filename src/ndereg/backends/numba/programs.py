@@ -2,7 +2,8 @@
 
 Elementwise instructions between two evaluations of the field become one loop over the state: every
 stage is read once, and what no later block reads never leaves a register. Scalars are locals. What
-is elementwise in the channels of the noise, or in a diffusion matrix, has loops of its own.
+is elementwise in the channels of the noise, in a diffusion matrix, or in one half of a pair of
+states, has loops of its own. A half is no copy: it is the entries of the pair from some place on.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from ndereg.plan.program import (
     Contract,
     Evaluate,
     Instruction,
+    Join,
     Kind,
     Mean,
     Number,
     Outer,
+    Part,
     Program,
     Pullback,
     Slot,
@@ -30,8 +33,9 @@ from ndereg.plan.program import (
 )
 
 _VECTORS = ("state", "real", "noise", "diffusion")
-_LENGTHS: dict[Kind, str] = {"state": "n", "real": "n", "noise": "m", "diffusion": "n * m"}
-"""How many entries vectors have: those of the state, the channels of the noise, both."""
+_LENGTHS: dict[Kind, str] = {"state": "n", "real": "n", "noise": "m", "diffusion": "rows * m"}
+"""How many entries vectors have: those of the state, the channels of the noise, both. A matrix has
+a row for every entry that the field sees; half a pair has as many entries."""
 
 SCALAR_TEXT: dict[str, str] = {
     "add": "({} + {})", "sub": "({} - {})", "mul": "({} * {})", "div": "({} / {})",
@@ -74,6 +78,8 @@ class _Emitter:
         self.program, self.name = program, name
         self.numbers, self.kernels = numbers, kernels
         self.kinds: dict[Slot, Kind] = program.kinds()
+        self.halves = program.halves()
+        self.parts = {i.dst: i for i in program.body if isinstance(i, Part)}
         self.names = {slot: f"v{i}" for i, slot in enumerate(self.kinds)}
         self.evaluations = {
             i.map: i for i in program.body if isinstance(i, Evaluate) and i.map is not None
@@ -84,14 +90,19 @@ class _Emitter:
         self.output_maps = tuple(s for _, s in program.outputs if self.kinds[s] == "map")
         self.blocks = self._schedule()
         self.lines: list[str] = []
+        self.seconds: dict[str, str] = {}
 
     # -- schedule ------------------------------------------------------------------------------
 
     def _reads(self, instruction: Instruction) -> Iterable[Slot]:
-        yield from reads(instruction)
+        """What has to be there: of a half the pair."""
+        yield from map(self._whole, reads(instruction))
         if isinstance(instruction, Pullback) and instruction.map in self.evaluations:
             yield from ("t", self.evaluations[instruction.map].scale)
-            yield self.evaluations[instruction.map].src
+            yield self._whole(self.evaluations[instruction.map].src)
+
+    def _whole(self, slot: Slot) -> Slot:
+        return self.parts[slot].src if slot in self.parts else slot
 
     def _elementwise(self, instruction: Instruction) -> bool:
         if isinstance(instruction, (Evaluate, Pullback, Outer)):
@@ -100,8 +111,14 @@ class _Emitter:
 
     def _length(self, instruction: Instruction) -> str:
         """Of the loop that an elementwise instruction is in."""
-        mean = isinstance(instruction, Mean)
-        return "n" if mean else _LENGTHS[self.kinds[instruction.dst]]
+        if isinstance(instruction, Mean):
+            return self._slot_length(instruction.src)
+        if isinstance(instruction, Join):
+            return "rows"
+        return self._slot_length(instruction.dst)
+
+    def _slot_length(self, slot: Slot) -> str:
+        return "rows" if slot in self.halves else _LENGTHS[self.kinds[slot]]
 
     def _schedule(self) -> list[_Loop | Instruction]:
         """Fuse elementwise instructions into loops as late as their readers allow."""
@@ -123,11 +140,15 @@ class _Emitter:
             pending[:] = kept[::-1]
 
         for instruction in self.program.body:
+            if isinstance(instruction, Part):
+                continue
             produced = {p.dst for p in pending}
             if self._elementwise(instruction):
                 length = self._length(instruction)
                 finished = {
-                    p.dst for p in pending if isinstance(p, Mean) or self._length(p) != length
+                    p.dst
+                    for p in pending
+                    if isinstance(p, (Mean, Join)) or self._length(p) != length
                 }
                 late = finished & set(self._reads(instruction))
                 if late:
@@ -157,11 +178,12 @@ class _Emitter:
         places = {slot: self.names[slot] for slot in inputs if self.kinds[slot] in _VECTORS}
         places |= {slot: "o" + self.names[slot] for slot in self.output_slots if slot not in inputs}
         rows: list[int] = []
+        joined = {i.dst for i in self.program.body if isinstance(i, Join)}
         for slot, start in sorted(block_of.items(), key=lambda item: item[1]):
             if slot in places or self.kinds[slot] not in _VECTORS:
                 continue
             alone = isinstance(self.blocks[start], _Loop) and last.get(slot, start) == start
-            if alone:
+            if alone and slot not in joined:
                 continue
             free = next((i for i, end in enumerate(rows) if end < start), None)
             if free is None:
@@ -171,6 +193,17 @@ class _Emitter:
             places[slot] = f"T{free}"
         self.temporaries = len(rows)
         return places
+
+    def _place(self, slot: Slot, half: int = 0) -> str:
+        """Where a vector is; of a pair, or for one of its slots, the entries of a half."""
+        if slot in self.parts:
+            slot, half = self.parts[slot].src, self.parts[slot].index
+        whole = self.places[slot]
+        if not half:
+            return whole
+        second = f"{whole}_second"
+        self.seconds[second] = f"{second} = entries_from({whole}, rows)"
+        return second
 
     # -- text ----------------------------------------------------------------------------------
 
@@ -235,10 +268,14 @@ class _Emitter:
             anchor = self.names[states[0]] if states else "o" + self.names[self.output_slots[0]]
             length = self.numbers.entries
             lines.append(f"n = {length}" if length else f"n = {anchor}.shape[0]")
-            if {"noise", "diffusion"} & set(self.kinds.values()):
+            kinds = set(self.kinds.values())
+            if {"noise", "diffusion"} & kinds:
                 lines.append(f"m = {self.numbers.channels}")
+            if self.halves or "diffusion" in kinds:
+                lines.append("rows = n // 2" if self.numbers.pairs else "rows = n")
             rooms = self.numbers.rooms(self.kernels, anchor)
             lines.extend(f"T{i} = {rooms or f'T[{i}]'}" for i in range(self.temporaries))
+        top = len(lines)
         for block in self.blocks:
             if isinstance(block, _Loop):
                 self._loop(block)
@@ -254,10 +291,11 @@ class _Emitter:
                 assert isinstance(block, Apply)
                 text = self._operation(block, self._scalar, "0.0", "1.0")
                 lines.append(f"{self.names[block.dst]} = {text}")
+        lines[top:top] = self.seconds.values()
         inputs = {slot for slot, _ in self.program.inputs}
         for slot in self.output_slots:
             if slot in inputs:
-                lines += [f"for i in range({_LENGTHS[self.kinds[slot]]}):",
+                lines += [f"for i in range({self._slot_length(slot)}):",
                           f"    o{self.names[slot]}[i] = {self.names[slot]}[i]"]  # fmt: skip
 
     def _time(self, instruction: Evaluate) -> str:
@@ -268,7 +306,7 @@ class _Emitter:
         return f"{t} + {scale}" if c == 1 else f"{t} + {c!r} * {scale}"
 
     def _evaluate(self, instruction: Evaluate) -> None:
-        t, src = self._time(instruction), self.places[instruction.src]
+        t, src = self._time(instruction), self._place(instruction.src)
         dst, field = self.places[instruction.dst], instruction.field
         if instruction.map is None:
             self.lines.append(self.kernels.evaluation(t, src, dst, field))
@@ -281,16 +319,16 @@ class _Emitter:
         if origin is None:
             t, src = self.names[instruction.map] + "t", self.names[instruction.map] + "y"
         else:
-            t, src = self._time(origin), self.places[origin.src]
+            t, src = self._time(origin), self._place(origin.src)
         row, field = self.map_rows[instruction.map], instruction.field
-        bar, dst = self.places[instruction.cotangent], self.places[instruction.dst]
+        bar, dst = self._place(instruction.cotangent), self.places[instruction.dst]
         self.lines.append(self.kernels.pulled(t, src, row, bar, dst, field))
 
     def _outer(self, instruction: Outer) -> None:
         state, noise = (self._read(slot, i) for slot, i in
                         ((instruction.state, "i"), (instruction.noise, "j")))  # fmt: skip
         self.lines += [
-            "for i in range(n):",
+            "for i in range(rows):",
             "    for j in range(m):",
             f"        {self.places[instruction.dst]}[i * m + j] = {state} * {noise}",
         ]
@@ -298,7 +336,7 @@ class _Emitter:
     def _read(self, slot: Slot, index: str) -> str:
         """Source of an entry; scratch rows have the dtype of the state also where they are real."""
         is_real = self.numbers.complex and self.kinds[slot] in ("real", "noise")
-        return f"{self.places[slot]}[{index}]{'.real' if is_real else ''}"
+        return f"{self._place(slot)}[{index}]{'.real' if is_real else ''}"
 
     def _loop(self, loop: _Loop) -> None:
         """One pass over the state."""
@@ -324,10 +362,14 @@ class _Emitter:
                 case Mean(src=src):
                     head.append(f"{name} = 0.0")
                     body.append(f"{name} += x{self.names[src]}")
-                    tail.append(f"{name} /= n")
+                    tail.append(f"{name} /= {loop.length}")
+                    continue
+                case Join(parts=parts):
+                    body += self._joined(instruction.dst, parts)
                     continue
                 case Spread(src=src):
-                    head.append(f"c{name} = {self.numbers.cast(f'{self.names[src]} / n')}")
+                    share = f"{self.names[src]} / {loop.length}"
+                    head.append(f"c{name} = {self.numbers.cast(share)}")
                     body.append(f"x{name} = c{name}")
                 case Contract():
                     body += self._contraction(instruction)
@@ -341,6 +383,11 @@ class _Emitter:
                 body.append(f"{self.places[instruction.dst]}[i] = x{name}")
         self.lines += list(dict.fromkeys(head))
         self.lines += [f"for i in range({loop.length}):", *("    " + line for line in body), *tail]
+
+    def _joined(self, dst: Slot, parts: tuple[Slot | None, Slot | None]) -> list[str]:
+        """An entry of each half of a pair."""
+        values = [self.numbers.literal(0) if p is None else self._element(p) for p in parts]
+        return [f"{self._place(dst, half)}[i] = {value}" for half, value in enumerate(values)]
 
     def _contraction(self, instruction: Contract) -> list[str]:
         """One row of a diffusion matrix times the noise, or its sum."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ndereg.backends.numba.forward import INFO, PARAMETERS, Programs, indent, picked
+from ndereg.backends.numba.forward import INFO, Programs, indent, picked
 from ndereg.plan.program import Program
 
-REVERSE_PROGRAMS = ("replay", "seed", "adjoint", "adjoint_dense", "read_adjoint")
+REVERSE_PROGRAMS = ("replay", "retreat", "seed", "adjoint", "adjoint_dense", "read_adjoint")
 
 
 class ReverseRows:
@@ -47,7 +47,9 @@ def reverse_source(programs: Programs, decorator: str) -> str:
             f"{kernels.pullback_environment}, A_bar{kernels.tail}):"
         ),
     ]
-    body = [*_setup(programs), *_segments(programs), *_finish(programs)]
+    undone = programs.plan.retreat is not None
+    rows = _undone(programs) if undone else _segments(programs)
+    body = [*_setup(programs), *rows, *_finish(programs)]
     return programs.text(REVERSE_PROGRAMS) + "\n" + "\n".join([*head, *indent(body)]) + "\n"
 
 
@@ -55,16 +57,12 @@ def _setup(programs: Programs) -> list[str]:
     plan, spec = programs.plan, programs.plan.spec
     names = ReverseRows(programs).names
     lines = ["n = end.shape[0]", *(f"{name} = W[{i}]" for i, name in enumerate(names))]
-    lines += [f"rtol = parameters[{PARAMETERS.index('rtol')}]"]
-    lines += [f"atol = parameters[{PARAMETERS.index('atol')}]"]
+    medium = () if programs.drive is None else programs.drive.medium
+    for name in ("rtol", "atol", *medium):
+        lines.append(f"{name} = parameters[{programs.parameters.index(name)}]")
     lines += [f"naccept = info[{INFO.index('naccept')}]", f"t_last = info[{INFO.index('t_end')}]"]
     lines += [
         "rows = int(naccept)",
-        "slots = states.shape[0]",
-        "stride = 1",
-        "while (rows + stride - 1) // stride > slots:",  # as often as the forward pass doubled it
-        "    stride *= 2",
-        "kept = (rows + stride - 1) // stride",
         "direction = 1.0 if t1 >= t0 else -1.0",
         "first_map = 0 * rows",
     ]
@@ -109,6 +107,11 @@ def _segments(programs: Programs) -> list[str]:
         "cur, cur_new = cur_new, cur",
     ]
     return [
+        "slots = states.shape[0]",
+        "stride = 1",
+        "while (rows + stride - 1) // stride > slots:",  # as often as the forward pass doubled it
+        "    stride *= 2",
+        "kept = (rows + stride - 1) // stride",
         "second = np.empty((slots, n), states.dtype)",
         "longest = (stride + slots - 1) // slots",
         "third = np.empty((longest, n), states.dtype)",
@@ -139,17 +142,32 @@ def _segments(programs: Programs) -> list[str]:
         "            for c in range(n):",
         "                third[row + 1 - begin, c] = cur[c]",
         "        for row in range(stop - 1, begin - 1, -1):",
-        *indent(_row(programs), 3),
+        *indent(_row(programs, "states[i] if alone else third[row - begin]"), 3),
     ]
 
 
-def _row(programs: Programs) -> list[str]:
+def _undone(programs: Programs) -> list[str]:
+    """No states at all: every step is undone before it is transposed."""
+    retreat = programs["retreat"]
+    return [
+        "for c in range(n):",
+        "    cur[c] = end[c]",
+        "for row in range(rows - 1, -1, -1):",
+        *indent(programs.increment("mesh[0, row]", "mesh[1, row]", "row")),
+        "    "
+        + retreat.call(
+            {"t": "mesh[0, row]", "h": "mesh[1, row]", "y": "cur"} | programs.noise,
+            dict.fromkeys(retreat.outputs, "cur_new"),
+        ),
+        "    cur, cur_new = cur_new, cur",
+        *indent(_row(programs, "cur")),
+    ]
+
+
+def _row(programs: Programs, y: str) -> list[str]:
+    """Source of a transposed step from the state ``y``."""
     plan, spec = programs.plan, programs.plan.spec
-    lines = [
-        "t = mesh[0, row]",
-        "h = mesh[1, row]",
-        "y = states[i] if alone else third[row - begin]",
-    ]
+    lines = ["t = mesh[0, row]", "h = mesh[1, row]", f"y = {y}"]
     scalars = {"t": "t", "h": "h", "rtol": "rtol", "atol": "atol", "penalty_bar": "penalty_bar",
                "naccept": "naccept", "row": "float(row)"}  # fmt: skip
     for i in range(len(spec.terms)):

@@ -25,6 +25,8 @@ class Numbers:
         Number of entries where loops should have a literal length, else None.
     channels : int
         Columns of a diffusion matrix; 1 where there is none.
+    pairs : bool
+        Whether a state is a pair, of which fields and noise see one half.
     branchless : bool
         Whether powers are written so that a loop around them becomes vector instructions.
     """
@@ -33,6 +35,7 @@ class Numbers:
     real: str
     entries: int | None
     channels: int = 1
+    pairs: bool = False
     branchless: bool = False
 
     def literal(self, value: Number) -> str:
@@ -47,7 +50,8 @@ class Numbers:
     @property
     def width(self) -> int:
         """Entries of a row of scratch, which may hold a diffusion matrix; 0 if not literal."""
-        return (self.entries or 0) * self.channels
+        entries = self.entries or 0
+        return max(entries, entries // 2 * self.channels) if self.pairs else entries * self.channels
 
     def rooms(self, kernels: Kernels, like: str) -> str:
         """Source of room in registers for what programs compute, where that is small enough."""
@@ -73,16 +77,14 @@ class Kernels:
         Name of the sample's number; empty where there is one joint sample.
     on_entries : bool
         Whether the fields take the entries of an array for the array.
+    driven : bool
+        Whether there is a Brownian path.
     """
 
     residual_arrays: tuple[int, ...] = (0,)
     sample: str = ""
     on_entries: bool = True
-
-    @property
-    def driven(self) -> bool:
-        """Whether there is a diffusion."""
-        return len(self.residual_arrays) > 1
+    driven: bool = False
 
     def _environment(self, kind: str) -> str:
         names = [_function(kind, field) for field in FIELDS[: len(self.residual_arrays)]]
