@@ -109,10 +109,12 @@ class BrownianTree:
         ------
         ValueError
             If a time is outside the span. Where JAX traces the times, the result is nan instead.
+            If the backend has no Brownian paths.
         """
+        from ndereg.backends.base import with_paths
         from ndereg.backends.registry import load_backend
 
-        found = load_backend(backend or self._framework(s, t))
+        found = with_paths(load_backend(backend or self._framework(s, t)))
         return self._increment(found, s, t)
 
     def __call__(self, s: Any, t: Any, backend: str | None = None) -> tuple[Any, ...]:

@@ -10,7 +10,16 @@ from weakref import WeakSet
 
 import numpy as np
 
-from ndereg.backends.base import Array, Backend, Diffusion, Layout, Path, layout_of
+from ndereg.backends.base import (
+    Array,
+    Backend,
+    Diffusion,
+    Layout,
+    Path,
+    StochasticBackend,
+    layout_of,
+    with_paths,
+)
 from ndereg.backends.bound import BoundField
 from ndereg.backends.brownian import Entries
 from ndereg.backends.draws import key_words
@@ -25,7 +34,6 @@ from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.stochastic import Noise
 from ndereg.structure import Structure, check_leaves, flatten
 
-_SERVING = ("ndereg.numpy", "ndereg.torch", "ndereg.jax")
 DEPTH = 16
 """Halvings of the span down to the tolerance of a path that the solve makes for itself."""
 _DT_MIN = CONTROL_PARAMETERS.index("dt_min")
@@ -55,17 +63,13 @@ def split(backend: Backend, field: Any) -> tuple[Any, Equation | None]:
     Raises
     ------
     ValueError
-        If the backend does not solve stochastic equations, naming those that do.
+        If the backend does not solve stochastic equations.
     """
     if not isinstance(field, (SDE, UnderdampedLangevin)):
         return field, None
     if isinstance(field, SDE) and field.diffusion is None:
         return field.drift, None
-    if not getattr(backend, "serves_noise", False):
-        raise ValueError(
-            f"expected a backend that solves stochastic equations, received {backend.name!r}; try "
-            f"one of {', '.join(_SERVING)}"
-        )
+    with_paths(backend)
     return (field.drift if isinstance(field, SDE) else field.grad_potential), field
 
 
@@ -162,14 +166,14 @@ def _position(equation: UnderdampedLangevin, layout: Layout) -> Layout:
     return layout_of(halves[0], layout.shapes[:count], layout.dtypes[:count], layout.batch)
 
 
-def _called(backend: Any, diffusion: Any, args_structure: Structure) -> Any:
+def _called(backend: Backend, diffusion: Any, args_structure: Structure) -> Any:
     """The diffusion as ``g(t, y, args)``, also where it is a module of the framework."""
     adapted = getattr(backend, "adapted", None)
     return diffusion if adapted is None else adapted(diffusion, args_structure.kind != "none")
 
 
 def _shapes(
-    backend: Any,
+    backend: Backend,
     equation: SDE,
     layout: Layout,
     y0: Array,
@@ -197,7 +201,7 @@ def _shapes(
 
 
 def driven(
-    backend: Any,
+    backend: Backend,
     equation: Equation | None,
     found: Outline | None,
     layout: Layout,
@@ -216,17 +220,18 @@ def driven(
     if equation is None or found is None:
         return None
     entries = Entries(layout.samples, found.channels, equation.shared)
-    path = _path(backend, key, plan, entries, span)
+    paths = with_paths(backend)
+    path = _path(paths, key, plan, entries, span)
     if isinstance(equation, UnderdampedLangevin):
         return Diffusion(
-            None, _no_diffusion, found.layout, "diagonal", path, backend, equation.medium
+            None, _no_diffusion, found.layout, "diagonal", path, paths, equation.medium
         )
     assert equation.diffusion is not None
     call = BoundField(
         backend, _called(backend, equation.diffusion, args_structure), layout, args_structure,
         found.layout, "the diffusion",
     )  # fmt: skip
-    return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path, backend)
+    return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path, paths)
 
 
 _independent: WeakSet[Any] = WeakSet()
@@ -234,7 +239,7 @@ _independent: WeakSet[Any] = WeakSet()
 
 
 def refuse_dependence(
-    backend: Any, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
+    backend: Backend, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
 ) -> None:
     """Refuse a diffusion of additive noise that depends on the state.
 
@@ -280,7 +285,7 @@ def _no_diffusion(t: Any, y: Any, args: Any) -> Any:
 
 
 def _path(
-    backend: Any,
+    backend: StochasticBackend,
     key: Any,
     plan: Plan,
     entries: Entries,
@@ -303,7 +308,7 @@ def _path(
     return Path(key_words(backend, key), _own_grid(backend, span), areas, entries, direct, cells)
 
 
-def _own_grid(backend: Any, span: tuple[Any, Any]) -> Grid:
+def _own_grid(backend: StochasticBackend, span: tuple[Any, Any]) -> Grid:
     t0, t1 = (backend.concrete(time) for time in span)
     if t0 is None or t1 is None:
         return backend.traced_grid(*span, DEPTH)
@@ -313,7 +318,9 @@ def _own_grid(backend: Any, span: tuple[Any, Any]) -> Grid:
     return grid(float(t0), float(t1), whole.size * 2.0**-DEPTH)
 
 
-def _given(backend: Any, tree: BrownianTree, areas: Areas, entries: Entries, span: Any) -> Path:
+def _given(
+    backend: StochasticBackend, tree: BrownianTree, areas: Areas, entries: Entries, span: Any
+) -> Path:
     samples, channels = 1 if entries.shared else entries.samples, entries.channels
     if math.prod(tree.shape) != samples * channels:
         raise ValueError(

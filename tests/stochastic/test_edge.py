@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,8 +15,6 @@ import ndereg.jax
 import ndereg.numpy as nde
 import ndereg.torch
 from ndereg import ops
-from ndereg.backends.registry import load_backend
-from ndereg.noise import split
 from ndereg.spec.stochastic import StochasticTableau, Weights, check
 
 from .problems import ARGS, DIFFUSIONS, SPAN, Y0, Solver, close, drift, entrywise, equation, matrix
@@ -172,17 +168,6 @@ def test_a_tree_is_the_key_of_what_else_is_random() -> None:
             for key in (tree, 3, 4)
         ]
         assert found[0] == found[1] != found[2]
-
-
-def test_backends_without_noise_are_refused() -> None:
-    """With the names of those that have it."""
-    backend = load_backend("reference")
-    unable = SimpleNamespace(name="mine")
-    assert split(backend, drift) == split(unable, drift) == (drift, None)
-    with pytest.raises(ValueError, match=r"'mine'; try one of (ndereg\.\w+(, )?){3}$") as refusal:
-        split(unable, nde.SDE(drift, entrywise))
-    for name in re.findall(r"ndereg\.(\w+)", str(refusal.value)):
-        assert getattr(ndereg, name)._face.backend.serves_noise
 
 
 def test_shared_noise_moves_all_samples_alike() -> None:

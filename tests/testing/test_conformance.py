@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 
+import ndereg
+from ndereg.backends.base import with_paths
+from ndereg.backends.registry import load_backend
+from ndereg.solve import Face
 from ndereg.testing import assert_backends_agree
 from ndereg.testing.conformance import check, find_backend, main, names
 from ndereg.testing.duties import ARGS, SPAN, Y0, oscillator
@@ -55,6 +60,19 @@ def test_a_defect_that_single_steps_do_not_show() -> None:
         )
     report = caught.value.report
     assert {row.check for row in report.failures} == {"rejections"}
+
+
+def test_a_backend_without_paths_says_so_at_a_stochastic_equation(monkeypatch: Any) -> None:
+    """With what it lacks, and the names of those that lack nothing."""
+    lacking = "'strict', which has no brownian and no key_words; try ndereg"
+    for equation in (ndereg.SDE(oscillator, oscillator), ndereg.UnderdampedLangevin(oscillator)):
+        with pytest.raises(ValueError, match=lacking) as refusal:
+            Face(STRICT).solve(equation, SPAN, Y0, ARGS, key=0)
+    for name in re.findall(r"ndereg\.(numpy|torch|jax)", str(refusal.value)):
+        assert with_paths(load_backend(name)).name
+    monkeypatch.setattr("ndereg.backends.registry.load_backend", lambda name: STRICT)
+    with pytest.raises(ValueError, match=lacking):
+        ndereg.BrownianTree(0, 0.0, 1.0, (1,), 1e-3).increment(0.0, 1.0, "strict")
 
 
 def test_names_are_checked() -> None:

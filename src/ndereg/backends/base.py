@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ndereg.backends.brownian import Entries
+from ndereg.backends.brownian import BrownianSource, Entries
 from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.lower import Plan
 from ndereg.spec.spec import Spec
@@ -21,7 +21,10 @@ Array = Any
 
 
 class Backend(Protocol):
-    """What a backend provides: arrays at the edge, and the solve of a flattened problem."""
+    """What a backend provides: arrays at the edge, and the solve of a flattened problem.
+
+    One that also is a :class:`StochasticBackend` solves stochastic equations.
+    """
 
     name: str
 
@@ -92,6 +95,64 @@ class Backend(Protocol):
 
     def compile(self, plan: Plan) -> Compiled:
         """What runs problems of this plan; called once a specification."""
+
+
+class StochasticBackend(Backend, Protocol):
+    """What a backend provides beside that to solve stochastic equations.
+
+    :func:`with_paths` tells whether it does. What it compiles then runs problems that have a
+    ``diffusion``, of plans that name in ``noise`` what their steps read of the path.
+    """
+
+    def brownian(
+        self,
+        areas: Areas,
+        words: tuple[Any, Any],
+        grid: Grid,
+        dtype: str,
+        like: Array | None = None,
+    ) -> BrownianSource:
+        """Return the path of a key, known by its words, on the cells of ``grid``.
+
+        Its increments are in ``dtype``, and lie where ``like`` does. The same words give the same
+        path on every backend.
+        """
+
+    def key_words(self, key: object) -> tuple[Any, Any] | None:
+        """Return two words of 32 bits of a key of the framework; None if it is none.
+
+        What can be used but once gives others each time. Integers are taken apart elsewhere, alike
+        for all backends.
+        """
+
+    def traced_grid(self, t0: Any, t1: Any, depth: int) -> Grid:
+        """Return cells of a span, ``2^-depth`` of its length, in numbers that are not known yet.
+
+        Asked only where :meth:`concrete` of an end is None.
+        """
+
+
+_PATHS = ("brownian", "key_words")
+
+
+def with_paths(backend: Backend) -> StochasticBackend:
+    """Return the backend, which has Brownian paths.
+
+    Raises
+    ------
+    ValueError
+        If it has none, naming the methods that it lacks.
+    """
+    missing = [name for name in _PATHS if not hasattr(backend, name)]
+    if missing:
+        raise ValueError(
+            "expected a backend that solves stochastic equations, received "
+            f"{backend.name!r}, which has no {' and no '.join(missing)}; try ndereg.numpy, "
+            "ndereg.torch or ndereg.jax, or giving it what a StochasticBackend of "
+            "ndereg.backends.base has"
+        )
+    found: Any = backend
+    return found  # type: ignore[no-any-return]
 
 
 class Compiled(Protocol):
@@ -250,7 +311,7 @@ class Diffusion:
     coupling : {"diagonal", "scalar", "matrix", "product"}
         With ``"product"`` it is ``call(t, y, args_leaves, noise) -> g dW``.
     path : Path
-    backend : Backend
+    backend : StochasticBackend
         What computes the path.
     medium : dict of float
         What else steps read of the equation, by name.
@@ -261,7 +322,7 @@ class Diffusion:
     layout: Layout
     coupling: Coupling
     path: Path
-    backend: Any
+    backend: StochasticBackend
     medium: dict[str, float] = field(default_factory=dict)
 
 

@@ -72,17 +72,12 @@ def key_words(backend: Any, key: Any) -> tuple[Any, Any]:
     ValueError
         If there is no key, or an integer is not in ``[0, 2**64)``.
     TypeError
-        If it is no key of this backend, or the backend has no Brownian paths.
+        If it is no key of this backend.
     """
     if key is None:
         raise ValueError(
             "expected a key for the Brownian path, received key=None; try key=0, and another "
             "integer for every path"
-        )
-    if not hasattr(backend, "key_words"):
-        raise TypeError(
-            f"expected a backend that has Brownian paths, received {backend.name!r}; try one of "
-            "those that ndereg brings"
         )
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         check_seed(key)

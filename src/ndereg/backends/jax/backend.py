@@ -31,7 +31,6 @@ class JaxBackend(JaxArrays):
     """Step programs traced into one ``lax.while_loop``, compiled by XLA."""
 
     name = "jax"
-    serves_noise = True
 
     def brownian(
         self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None

@@ -46,7 +46,6 @@ class NumbaBackend(NumpyArrays):
     """NumPy arrays; the solve compiled by Numba."""
 
     name = "numba"
-    serves_noise = True
 
     def brownian(
         self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None

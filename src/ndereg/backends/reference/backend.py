@@ -25,7 +25,6 @@ class ReferenceBackend(NumpyArrays):
     """Step programs interpreted in plain NumPy; the field's VJP comes from its trace."""
 
     name = "reference"
-    serves_noise = True
 
     def brownian(
         self, areas: Areas, words: tuple[Any, Any], grid: Grid, dtype: str, like: Any = None

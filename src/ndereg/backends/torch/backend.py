@@ -60,7 +60,6 @@ class TorchBackend:
     """
 
     name = "torch"
-    serves_noise = True
 
     def owns(self, value: object) -> bool:
         """Tensors."""
