@@ -73,6 +73,8 @@ FUNCTIONS = {
         lambda x, y: (
             ops.scan(lambda c, r: ops.tanh(c * r + y[0]), y[1], x, reverse=True)
             + ops.scan(lambda c, r: c * r, y[1], x)
+            + ops.sum(x * ops.scan(lambda c, r: c * r, y[1], x, every=True), axis=0)
+            + ops.sum(x * ops.scan(lambda c, r: c + r, y[0], x, reverse=True, every=True), axis=0)
         ),
         (OTHER, UNIT),
     ),

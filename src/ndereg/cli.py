@@ -50,7 +50,7 @@ Steps = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Samples a step.")]
 Hidden = Annotated[int | None, typer.Option(help="Width of the field's hidden layer.")]
-Optimizer = Annotated[str | None, typer.Option(help="adam, adabelief, adamax or momentum.")]
+Optimizer = Annotated[str | None, typer.Option(help="adam, adabelief, adadelta, adamax, momentum.")]
 LearningRate = Annotated[float | None, typer.Option(help="Of the optimizer.")]
 LearningRateDecay = Annotated[
     float | None, typer.Option(help="Inverse decay of the learning rate a step.")

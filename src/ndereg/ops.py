@@ -471,8 +471,9 @@ def _scaled(x: Array, weight: Any, bias: Any, shape: tuple[int, ...]) -> Array:
 
 
 def scan(
-    step: Callable[[Any, Array], Any], carry: Any, xs: Array, /, *, reverse: bool = False
-) -> Any:
+    step: Callable[[Any, Array], Any], carry: Any, xs: Array, /, *,
+    reverse: bool = False, every: bool = False,
+) -> Any:  # fmt: skip
     """Fold ``carry = step(carry, x)`` over the first axis of ``xs``.
 
     JAX runs it as ``lax.scan``, whose size does not grow with the length; elsewhere it is a loop,
@@ -487,11 +488,13 @@ def scan(
         One entry of the first axis a step.
     reverse : bool
         From the last entry to the first.
+    every : bool
+        Return all carries; the carry is then an array.
 
     Returns
     -------
     array
-        The last ``carry``.
+        The last ``carry``, or of every entry of ``xs`` the one after it was read.
 
     Examples
     --------
@@ -501,8 +504,15 @@ def scan(
     """
     if is_jax_array(xs) or is_jax_array(carry):
         fold = importlib.import_module("jax.lax").scan
-        return fold(lambda c, x: (step(c, x), None), carry, xs, reverse=reverse)[0]
+
+        def pair(c: Any, x: Array) -> tuple[Any, Any]:
+            after = step(c, x)
+            return after, after if every else None
+
+        return fold(pair, carry, xs, reverse=reverse)[every]
     order = range(xs.shape[0])
+    carries = []
     for i in reversed(order) if reverse else order:
         carry = step(carry, xs[i])
-    return carry
+        carries.append(carry)
+    return stack(carries[::-1] if reverse else carries) if every else carry

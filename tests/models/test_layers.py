@@ -12,6 +12,7 @@ from ndereg.models import (
     Affine,
     Augmentation,
     Convolutional,
+    Entrywise,
     LatentGRU,
     Leading,
     NeuralODE,
@@ -33,6 +34,7 @@ LAYERS = {
     "concat squash": (MLP((3, 5, 3), "softplus", time="scaled_shifted"), (4, 3)),
     "affine": (Affine(3, 2), (2, 4, 3)),
     "affine without bias": (Affine(3, 2, bias=False), (4, 3)),
+    "entrywise": (Entrywise(3, 4, output_activation="sigmoid"), (2, 4, 3)),
     "activation": (Activation("lipswish"), (4, 3)),
     "augmentation": (Augmentation(2), (2, 3, 4)),
     "augmentation of the last axis": (Augmentation(1, axis=-1), (2, 3, 4)),
@@ -140,7 +142,9 @@ def test_recurrences_are_those_of_pytorch(cell):
             "bias_hh_l0": weights["hidden_bias"],
         }
     )
-    _, last = peer(torch.tensor(y))
+    states, last = peer(torch.tensor(y))
+    ours = layer.states(y, params)
+    np.testing.assert_allclose(ours, states.detach().numpy().swapaxes(0, 1), rtol=1e-12)
     np.testing.assert_allclose(layer(0.0, y, params), last[0].detach().numpy(), rtol=1e-12)
 
 
@@ -317,20 +321,19 @@ def test_a_latent_gru_by_its_formulas():
     np.testing.assert_allclose(layer(0.0, x[None], params)[0], state, rtol=1e-12)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_the_gradient_of_a_scan_is_that_of_its_steps(reverse):
+@pytest.mark.parametrize(("reverse", "every"), [(False, False), (True, False), (True, True)])
+def test_the_gradient_of_a_scan_is_that_of_its_steps(reverse, every):
     def step(carry, x, params):
         return ops.tanh(carry @ params["weight"]) + params["scale"] * x
 
     carry, xs = inputs((4, 3)), inputs((5, 4, 3)) + 0.1
     params = {"weight": inputs((3, 3)), "scale": np.array(0.7)}
+    how = {"reverse": reverse, "every": every}
     unrolled = Differentiated(
-        lambda carry, xs, params: ops.scan(
-            lambda c, x: step(c, x, params), carry, xs, reverse=reverse
-        )
+        lambda carry, xs, params: ops.scan(lambda c, x: step(c, x, params), carry, xs, **how)
     )
     expected, expected_pullback = unrolled(carry, xs, params)
-    value, pullback = DifferentiatedScan(step, reverse=reverse)(carry, xs, params)
+    value, pullback = DifferentiatedScan(step, **how)(carry, xs, params)
     np.testing.assert_allclose(value, expected, rtol=1e-12)
     bar = cotangent(value.shape)
     ours = dict(zip("cxp", pullback(bar), strict=True))

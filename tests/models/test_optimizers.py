@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ndereg.models.optimizers import AdaBelief, Adam
+from ndereg.models.optimizers import AdaBelief, AdaDelta, Adam
 
 
 @pytest.fixture
@@ -91,3 +91,26 @@ def test_adabelief_as_in_optax(gradients):
             expected = np.asarray(params[name])
             np.testing.assert_allclose(value, expected, rtol=1e-8)
             np.testing.assert_allclose(tensors[name].detach().numpy(), expected, rtol=1e-8)
+
+
+def test_adadelta_as_in_pytorch_and_optax(gradients):
+    import jax
+    import optax
+    import torch
+
+    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in start().items()}
+    of_torch = torch.optim.Adadelta(tensors.values(), lr=0.01)
+    with jax.enable_x64(True):
+        optimizer = optax.adadelta(0.01)
+        params = {name: jax.numpy.asarray(value) for name, value in start().items()}
+        state = optimizer.init(params)
+        for gradient in gradients:
+            updates, state = optimizer.update(gradient, state)
+            params = optax.apply_updates(params, updates)
+            for name, tensor in tensors.items():
+                tensor.grad = torch.tensor(gradient[name])
+            of_torch.step()
+        for name, value in ours(gradients, start(), AdaDelta).items():
+            assert np.all(np.abs(value - start()[name]) > 1e-9)
+            np.testing.assert_allclose(value, tensors[name].detach().numpy(), rtol=1e-12)
+            np.testing.assert_allclose(value, np.asarray(params[name]), rtol=1e-10)

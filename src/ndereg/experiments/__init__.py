@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "digits": "ndereg.experiments.digits:Digits",
     "ffjord": "ndereg.experiments.ffjord:Ffjord",
+    "latent-sde": "ndereg.experiments.latent_sde:LatentSDE",
     "mnist": "ndereg.experiments.mnist:Mnist",
     "mnist-sde": "ndereg.experiments.mnist_sde:MnistSDE",
     "physionet": "ndereg.experiments.physionet:PhysioNet",

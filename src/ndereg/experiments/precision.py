@@ -74,7 +74,7 @@ def exact_prediction(task: Task, params: dict[str, Any]) -> np.ndarray:
     y0, context = task.encode(wide, batch)
     field, more = task.prediction()
     options = {**task.solve_options(), **more, **FINE}
-    sol = solve(field, task.t_span, y0, wide["field"], **options)
+    sol = solve(field, task.t_span, y0, task.args(wide, context), **options)
     return np.asarray(task.decode(wide, sol.ys, context))
 
 

@@ -5,7 +5,7 @@ a :class:`Task`, which is all that a trainer sees. A task's model is three porta
 one solve::
 
     y0, context = task.encode(params, batch)
-    ys          = solve(task.field, task.t_span, y0, params["field"])
+    ys          = solve(task.field, task.t_span, y0, task.args(params, context))
     loss        = task.loss(params, ys, context, batch, step)      training
     output      = task.decode(params, ys, context)                 prediction
 
@@ -36,7 +36,7 @@ from ndereg.spec.spec import Spec
 from ndereg.spec.stochastic import Noise
 
 BACKENDS = ("numpy", "torch", "jax")
-OPTIMIZERS = ("adam", "adabelief", "adamax", "momentum")
+OPTIMIZERS = ("adam", "adabelief", "adadelta", "adamax", "momentum")
 """By name; each backend has its framework's own, where there is one."""
 Batch = dict[str, np.ndarray]
 
@@ -62,6 +62,12 @@ class Settings:
     learning_rate: float = 1e-3
     learning_rate_decay: float = 0.0
     """Inverse decay a step: the rate at a step is ``learning_rate / (1 + decay * step)``."""
+    learning_rate_factor: float = 1.0
+    """By which the rate is multiplied besides, at every step."""
+    weight_decay: float = 0.0
+    """Times the parameters, added to their gradient."""
+    averaged: float = 0.0
+    """Last part of the steps, whose mean parameters are those of the model."""
     regularizers: tuple[str, ...] = ("none",)
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     schedule: str = "exponential"
@@ -91,9 +97,14 @@ class Settings:
             raise ValueError(
                 f"expected an optimizer among {_names(OPTIMIZERS)}, received {self.optimizer!r}"
             )
-        if not 0 <= self.learning_rate_decay < float("inf"):
+        for name in ("learning_rate_decay", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"expected {name} >= 0, received {getattr(self, name)}")
+        if not 0 <= self.averaged <= 1:
+            raise ValueError(f"expected averaged in [0, 1], received {self.averaged}")
+        if not 0 < self.learning_rate_factor <= 1:
             raise ValueError(
-                f"expected learning_rate_decay >= 0, received {self.learning_rate_decay}"
+                f"expected a learning_rate_factor in (0, 1], received {self.learning_rate_factor}"
             )
         if self.schedule not in SCHEDULES:
             raise ValueError(
@@ -104,7 +115,8 @@ class Settings:
 
     def rate(self, step: Any) -> Any:
         """Return the learning rate at optimizer step ``step``, counted from 0; it may be traced."""
-        return self.learning_rate / (1.0 + self.learning_rate_decay * step)
+        decayed = self.learning_rate / (1.0 + self.learning_rate_decay * step)
+        return decayed * self.learning_rate_factor**step
 
 
 @dataclass(frozen=True)
@@ -166,10 +178,31 @@ class Task(ABC):
     test: Batch
     counted: Batch
     """The part of ``test`` whose solve, one for all of it, is counted, timed and drawn."""
+    driven: bool = False
+    """Whether the field reads the encoder's context, then a nested dict of arrays: the solve's
+    ``args`` are ``{"params": params["field"], "context": context}``, not ``params["field"]``."""
 
     def solve_options(self) -> dict[str, Any]:
         """Return more keywords for the solve, such as ``t_eval``."""
         return {}
+
+    rates: Mapping[str, float] = {}
+    """Factors of the learning rate by the names that parameters' names begin with, 1 for all
+    others. Parameters of a negative one ascend the loss, those of an adversary of the others."""
+
+    def rate(self, name: str) -> float:
+        """Return the factor of the learning rate of the parameter with this dotted name."""
+        found = (rate for start, rate in self.rates.items() if f"{name}.".startswith(f"{start}."))
+        return next(found, 1.0)
+
+    def constrained(self, params: Parameters) -> Parameters:
+        """Return the parameters as they may be: a bound on some, enforced after every step."""
+        return params
+
+    def args(self, params: Parameters, context: Any) -> Any:
+        """Return the ``args`` of the solve, see :attr:`driven`."""
+        field = params["field"]
+        return {"params": field, "context": context} if self.driven else field
 
     def prediction(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         """Return the field that a prediction solves, and keywords besides those of every solve."""
@@ -223,6 +256,14 @@ class Task(ABC):
     @abstractmethod
     def layer(self, settings: Settings) -> Layer:
         """Return the model as a layer, with which ``ndereg.load`` reads what was trained."""
+
+    def layer_params(self, params: Parameters) -> Parameters:
+        """Return the parameters of :meth:`layer`, all by default.
+
+        A task overrides this where a part served the training alone: the decoder is saved without
+        the encoder, the generator without the discriminator.
+        """
+        return params
 
 
 class Recipe(ABC):

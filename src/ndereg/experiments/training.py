@@ -240,6 +240,9 @@ class Trainer:
         launched = self.runner.launch(self._batch(step), weight, step, self._key(step))
         self.launched.append(launched)
         self.progress.step += 1
+        averaged = self.progress.step - round((1.0 - self.settings.averaged) * self.steps)
+        if averaged > 0:
+            self.runner.average(averaged)
         waits = self.runner.asynchronous and not isinstance(self.schedule, NFEBudget)
         if not waits or time.perf_counter() - self.fetched_at > FETCH_S:
             self._fetch(listener)
@@ -333,8 +336,8 @@ class Trainer:
         times: list[float] = []
         while len(times) < PREDICTIONS and (len(times) < 3 or sum(times) < PREDICTIONS_S):
             times.append(_seconds(lambda: runner.predict(self.counted)))
-        layer = self.task.layer(self.settings)
-        save(Model(layer, unflatten(runner.params())), self.folder.model(self.run.name))
+        params = self.task.layer_params(unflatten(runner.params()))
+        save(Model(self.task.layer(self.settings), params), self.folder.model(self.run.name))
         return Result(
             regularizer=self.run.regularizer,
             seed=self.run.seed,

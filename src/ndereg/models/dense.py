@@ -56,6 +56,67 @@ class Affine(Layer):
 
 
 @dataclass(frozen=True)
+class Entrywise(Layer):
+    """A network of its own for every entry: what a diffusion is that may not mix them.
+
+    Methods of order above 1/2 for diagonal noise expect that entry ``i`` of the diffusion depends
+    on entry ``i`` of the state alone. With one hidden layer, for every ``i``::
+
+        output_i = output_activation(activation(y_i w_i + b_i) v_i + c_i)
+
+    The arrays are ``weight`` w, ``bias`` b, ``output_weight`` v and ``output_bias`` c.
+
+    Parameters
+    ----------
+    entries : int
+        Length of the last axis.
+    hidden : int
+        Width of every hidden layer.
+    activation : str
+        Of the hidden layers.
+    output_activation : str, optional
+        ``None`` leaves the output affine.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> diffusion = Entrywise(3, 8, output_activation="sigmoid")
+    >>> diffusion(0.0, np.ones((5, 3)), diffusion.init(seed=0)).shape
+    (5, 3)
+    """
+
+    type: ClassVar[str] = "entrywise"
+
+    entries: int
+    hidden: int
+    activation: str = "softplus"
+    output_activation: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", size("entries", self.entries))
+        object.__setattr__(self, "hidden", size("hidden", self.hidden))
+        check_activation("activation", self.activation)
+        if self.output_activation is not None:
+            check_activation("output_activation", self.output_activation)
+
+    def initial(self) -> dict[str, Any]:
+        """Return uniform ``±1 / sqrt(fan_in)``, as ``torch.nn.Linear`` starts."""
+        shape = (self.entries, self.hidden)
+        return {
+            "weight": Initial(shape, 1),
+            "bias": Initial(shape, 1),
+            "output_weight": Initial(shape, self.hidden),
+            "output_bias": Initial((self.entries,), self.hidden),
+        }
+
+    def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
+        """Evaluate on ``y`` of shape ``(..., entries)``."""
+        hidden = activate(self.activation, y[..., None] * params["weight"] + params["bias"])
+        output = ops.sum(hidden * params["output_weight"], axis=-1) + params["output_bias"]
+        return activate(self.output_activation, output)
+
+
+@dataclass(frozen=True)
 class Activation(Layer):
     """An activation as a layer of its own, without parameters.
 

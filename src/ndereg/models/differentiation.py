@@ -88,6 +88,8 @@ class DifferentiatedScan:
         ``step(carry, x, params) -> carry``, as for :class:`Differentiated`.
     reverse : bool
         From the last entry to the first.
+    every : bool
+        Return the carries after all entries, stacked.
 
     Examples
     --------
@@ -98,26 +100,31 @@ class DifferentiatedScan:
     (array(5.), array(9.), array([3., 1.]), array(1.))
     """
 
-    def __init__(self, step: Callable[..., Any], *, reverse: bool = False) -> None:
+    def __init__(
+        self, step: Callable[..., Any], *, reverse: bool = False, every: bool = False
+    ) -> None:
         self.step = Differentiated(step)
-        self.reverse = reverse
+        self.reverse, self.every = reverse, every
 
     def __call__(self, carry: Any, xs: np.ndarray, params: Any) -> tuple[np.ndarray, Pullback]:
-        """Return the last carry and the pullback, which returns a cotangent an argument."""
+        """Return the carry, or all, and the pullback, which returns a cotangent an argument."""
         order = range(len(xs))
         taken: list[tuple[int, Pullback]] = []
+        carries: list[Any] = [None] * len(xs)
         for i in reversed(order) if self.reverse else order:
             carry, pullback = self.step(carry, xs[i], params)
+            carries[i] = carry
             taken.append((i, pullback))
 
         def pullback_of_all(bar: np.ndarray) -> Any:
             xs_bar = np.zeros_like(xs)
             leaves, structure = flatten(params)
             sums = [np.zeros_like(leaf) for leaf in leaves]
+            bars, bar = (bar, np.zeros_like(bar[0])) if self.every else (None, bar)
             for i, pullback in reversed(taken):
-                bar, xs_bar[i], params_bar = pullback(bar)
+                bar, xs_bar[i], params_bar = pullback(bar if bars is None else bar + bars[i])
                 for total, part in zip(sums, flatten(params_bar)[0], strict=True):
                     total += part
             return bar, xs_bar, structure.unflatten(sums)
 
-        return carry, pullback_of_all
+        return np.stack(carries) if self.every else carry, pullback_of_all

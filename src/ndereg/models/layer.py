@@ -24,6 +24,7 @@ TYPES: dict[str, str] = {
     "affine": "ndereg.models.dense:Affine",
     "augmentation": "ndereg.models.dense:Augmentation",
     "convolutional": "ndereg.models.convolutional:Convolutional",
+    "entrywise": "ndereg.models.dense:Entrywise",
     "latent_gru": "ndereg.models.recurrent:LatentGRU",
     "leading": "ndereg.models.dense:Leading",
     "mlp": "ndereg.models.mlp:MLP",

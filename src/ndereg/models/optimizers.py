@@ -155,6 +155,51 @@ class AdaBelief:
 
 
 @dataclass(frozen=True)
+class AdaDelta:
+    """Adadelta (Zeiler 2012, arXiv:1212.5701), in the arithmetic of the parameters' dtype.
+
+    With gradient ``g``::
+
+        s = decay s + (1 - decay) g^2
+        d = sqrt(u + epsilon) / sqrt(s + epsilon) g
+        u = decay u + (1 - decay) d^2
+        p = p - learning_rate d
+
+    as ``torch.optim.Adadelta`` and ``optax.adadelta`` have it.
+
+    Parameters
+    ----------
+    learning_rate, decay, epsilon : float
+        As above.
+    """
+
+    learning_rate: float = 1.0
+    decay: float = 0.9
+    epsilon: float = 1e-6
+
+    def init(self, params: Arrays) -> Arrays:
+        """Return the state before the first step."""
+        state: Arrays = {}
+        for name, value in params.items():
+            state[f"square.{name}"] = np.zeros_like(value)
+            state[f"moved.{name}"] = np.zeros_like(value)
+        return state
+
+    def update(self, gradient: Arrays, state: Arrays, params: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the parameters and the state after one step; the arguments are left alone."""
+        new_state: Arrays = {}
+        new_params: Arrays = {}
+        for name, value in params.items():
+            g, moved = gradient[name], state[f"moved.{name}"]
+            square = self.decay * state[f"square.{name}"] + (1.0 - self.decay) * (g * g)
+            delta = np.sqrt(moved + self.epsilon) / np.sqrt(square + self.epsilon) * g
+            new_params[name] = value - self.learning_rate * delta
+            new_state[f"square.{name}"] = square
+            new_state[f"moved.{name}"] = self.decay * moved + (1.0 - self.decay) * (delta * delta)
+        return new_params, new_state
+
+
+@dataclass(frozen=True)
 class Momentum:
     """Gradient descent with momentum (Polyak 1964), in the arithmetic of the parameters' dtype.
 
@@ -191,5 +236,11 @@ class Momentum:
         return new_params, new_state
 
 
-OPTIMIZERS = {"adam": Adam, "adabelief": AdaBelief, "adamax": AdaMax, "momentum": Momentum}
+OPTIMIZERS = {
+    "adam": Adam,
+    "adabelief": AdaBelief,
+    "adadelta": AdaDelta,
+    "adamax": AdaMax,
+    "momentum": Momentum,
+}
 """By the names that recipes use."""

@@ -77,20 +77,44 @@ class Recurrent(Layer):
 
     def __call__(self, t: Any, y: Any, params: Parameters) -> Any:
         """Read ``y`` of shape ``(B, T, inputs)`` and return ``(B, hidden)``."""
+        return self._scan(y, params, every=False)
+
+    def states(self, y: Any, params: Parameters) -> Any:
+        """Read ``y`` of shape ``(B, T, inputs)``, return all states, ``(T, B, hidden)``.
+
+        Time comes first. The state at a time has read the entry of this time and those before it,
+        or with ``reverse`` those after it.
+        """
+        return self._scan(y, params, every=True)
+
+    def _scan(self, y: Any, params: Parameters, every: bool) -> Any:
+        sequence = self.driven(y, params)
+        start = ops.zeros_like(sequence[0, :, : self.hidden])
+        return ops.scan(
+            lambda state, x: self.step(state, x, params),
+            start,
+            sequence,
+            reverse=self.reverse,
+            every=every,
+        )
+
+    def driven(self, y: Any, params: Parameters) -> Any:
+        """Return what :meth:`step` needs of the entries, time first, ``(T, B, width)``.
+
+        It is one product for all times.
+        """
         if len(y.shape) != 3 or y.shape[2] != self.inputs:
             raise ValueError(
                 f"expected sequences of shape (B, T, {self.inputs}), received {tuple(y.shape)}; "
                 "try expand_dims for a single one"
             )
         driven = y @ params["input_weight"] + params["input_bias"]
-        start = ops.zeros_like(driven[:, 0, : self.hidden])
+        return ops.permute_dims(driven, (1, 0, 2))
 
-        def step(state: Any, drive: Any) -> Any:
-            pushed = state @ params["hidden_weight"] + params["hidden_bias"]
-            return self._stepped(state, drive, pushed)
-
-        sequence = ops.permute_dims(driven, (1, 0, 2))
-        return ops.scan(step, start, sequence, reverse=self.reverse)
+    def step(self, state: Any, x: Any, params: Parameters) -> Any:
+        """Return the state ``(B, hidden)`` after one time of what :meth:`driven` returned."""
+        pushed = state @ params["hidden_weight"] + params["hidden_bias"]
+        return self._stepped(state, x, pushed)
 
     def _stepped(self, state: Any, drive: Any, pushed: Any) -> Any:
         """Return the next state, from the products with the observation and with the state."""

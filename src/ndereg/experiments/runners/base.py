@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,13 @@ class Runner(ABC):
         return self.fetch([self.launch(batch, weight, step, key)])[0]
 
     @abstractmethod
+    def average(self, count: int) -> None:
+        """Count the parameters into their mean over ``count`` steps, as the last of them.
+
+        The model that predicts is from then on the one of the mean.
+        """
+
+    @abstractmethod
     def predict(
         self, batch: Any, rtol: float | None = None, atol: float | None = None
     ) -> tuple[np.ndarray, int]:
@@ -112,16 +119,29 @@ class Runner(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
-        """Return parameters (names starting with ``params.``) and optimizer state, flat."""
+        """Return parameters, their mean and the optimizer's state, flat.
+
+        Names start with ``params.``, with ``average.`` if there is one, and with ``optimizer.``
+        """
 
     @abstractmethod
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from what :meth:`state` returned."""
 
     def params(self) -> dict[str, np.ndarray]:
-        """Return the parameters by their dotted names."""
-        start = "params."
-        return {k[len(start) :]: v for k, v in self.state().items() if k.startswith(start)}
+        """Return the parameters of the model by their dotted names."""
+        state = self.state()
+        return named(state, "average.") or named(state, "params.")
+
+    @property
+    def plain(self) -> bool:
+        """Whether all parameters descend the loss alike, and gradients are what they are."""
+        return not self.task.rates and not self.settings.weight_decay
+
+
+def named(state: Mapping[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with ``start``, by what follows."""
+    return {name[len(start) :]: x for name, x in state.items() if name.startswith(start)}
 
 
 def recorded(steps: Any) -> dict[str, np.ndarray]:

@@ -15,11 +15,12 @@ import ndereg.jax as nde
 from ndereg import Status
 from ndereg.experiments.recipe import Batch
 from ndereg.experiments.runners import base
-from ndereg.models.parameters import Parameters, flatten, unflatten
+from ndereg.models.parameters import Parameters, flatten, map_leaves, unflatten
 
 OPTIMIZERS = {
     "adam": optax.adam,
     "adabelief": optax.adabelief,
+    "adadelta": optax.adadelta,
     "adamax": optax.adamax,
     "momentum": partial(optax.sgd, momentum=0.9),
 }
@@ -45,7 +46,10 @@ class Runner(base.Runner):
         self.tree = jax.device_put(params, self.device)
         self.optimizer = OPTIMIZERS[self.settings.optimizer](self.settings.rate)
         self.optimizer_state = jax.device_put(self.optimizer.init(self.tree), self.device)
+        self.mean: Any = None
+        self.rates = unflatten({name: self.task.rate(name) for name in flatten(params)})
         self._update = jax.jit(self._update_of)
+        self._average = jax.jit(_averaged)
         self._predict = jax.jit(self._predict_of)
         self._take = jax.jit(_take)
 
@@ -63,7 +67,7 @@ class Runner(base.Runner):
             self.task.field,
             self.task.t_span,
             y0,
-            params["field"],
+            self.task.args(params, context),
             regularizer=self.regularizer,
             key=key,
             throw=False,
@@ -84,8 +88,16 @@ class Runner(base.Runner):
         (_, numbers), gradient = jax.value_and_grad(self._loss, has_aux=True)(
             params, batch, weight, step, key
         )
+        if not self.plain:
+            gradient = map_leaves(self._directed, gradient, params, self.rates)
         updates, state = self.optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, numbers
+        if self.task.rates:
+            updates = map_leaves(lambda update, rate: abs(rate) * update, updates, self.rates)
+        moved = self.task.constrained(optax.apply_updates(params, updates))
+        return moved, state, numbers
+
+    def _directed(self, gradient: Any, value: Any, rate: float) -> Any:
+        return (-1 if rate < 0 else 1) * gradient + self.settings.weight_decay * value
 
     def _advance(self, batch: Any, weight: float, step: int, key: int) -> tuple[Any, Any, Any]:
         # Arrays that are placed and arrays that are not would be compiled for separately.
@@ -103,6 +115,10 @@ class Runner(base.Runner):
         self.tree, self.optimizer_state, numbers = self._advance(batch, weight, step, key)
         return numbers
 
+    def average(self, count: int) -> None:
+        """Count the parameters into their mean."""
+        self.mean = self._average(self.tree if count == 1 else self.mean, self.tree, count)
+
     def fetch(self, launched: Sequence[Any]) -> list[base.StepResult]:
         """Return the results of dispatched steps, when they are there."""
         results = []
@@ -115,8 +131,9 @@ class Runner(base.Runner):
         y0, context = self.task.encode(params, batch)
         field, options = self.task.prediction()
         sol = nde.solve(
-            field, self.task.t_span, y0, params["field"], **self.options, **options, **more
-        )
+            field, self.task.t_span, y0, self.task.args(params, context),
+            **self.options, **options, **more,
+        )  # fmt: skip
         return sol, self.task.decode(params, sol.ys, context)
 
     def _predict_of(self, params: Any, batch: Any, rtol: Any, atol: Any) -> tuple[Any, Any, Any]:
@@ -128,19 +145,24 @@ class Runner(base.Runner):
     ) -> tuple[np.ndarray, int]:
         """Return the prediction and its number of function evaluations."""
         chosen = (rtol or self.settings.rtol, atol or self.settings.atol)
-        results = self._predict(self.tree, self.place(batch), *map(np.float32, chosen))
+        results = self._predict(self._model(), self.place(batch), *map(np.float32, chosen))
         output, nfev, status = jax.device_get(results)
         _raise_if_failed(status)
         return output, int(nfev)
 
     def record(self, batch: Any) -> dict[str, np.ndarray]:
         """Return the solver's attempted steps on this batch."""
-        sol, _ = self._solve(self.tree, self.place(batch), record=True, **self.tolerances)
+        sol, _ = self._solve(self._model(), self.place(batch), record=True, **self.tolerances)
         return base.recorded(sol.steps)
+
+    def _model(self) -> Any:
+        return self.tree if self.mean is None else self.mean
 
     def state(self) -> dict[str, np.ndarray]:
         """Return parameters and optimizer state, flat."""
         state = {f"params.{name}": np.asarray(x) for name, x in flatten(self.tree).items()}
+        if self.mean is not None:
+            state |= {f"average.{name}": np.asarray(x) for name, x in flatten(self.mean).items()}
         for index, leaf in enumerate(jax.tree.leaves(self.optimizer_state)):
             state[f"optimizer.{index}"] = np.asarray(leaf)
         return state
@@ -150,9 +172,15 @@ class Runner(base.Runner):
         names = flatten(self.tree)
         params = unflatten({name: state[f"params.{name}"] for name in names})
         self.tree = jax.device_put(params, self.device)
+        mean = base.named(state, "average.")
+        self.mean = jax.device_put(unflatten(mean), self.device) if mean else None
         leaves, structure = jax.tree.flatten(self.optimizer_state)
         saved = [state[f"optimizer.{index}"] for index in range(len(leaves))]
         self.optimizer_state = jax.device_put(jax.tree.unflatten(structure, saved), self.device)
+
+
+def _averaged(mean: Any, params: Any, count: Any) -> Any:
+    return jax.tree.map(lambda average, value: average + (value - average) / count, mean, params)
 
 
 def _take(data: Any, indices: Any) -> Any:

@@ -32,6 +32,10 @@ class Runner(base.Runner):
         self.flat = flatten(params)
         self.optimizer = OPTIMIZERS[self.settings.optimizer](self.settings.learning_rate)
         self.optimizer_state = self.optimizer.init(self.flat)
+        self.mean: dict[str, np.ndarray] = {}
+        self.groups: dict[float, list[str]] = {}
+        for name in self.flat:
+            self.groups.setdefault(abs(self.task.rate(name)), []).append(name)
 
     def _gradient(
         self, batch: Batch, weight: float, step: int, key: int
@@ -48,7 +52,7 @@ class Runner(base.Runner):
             self.task.field,
             self.task.t_span,
             y0,
-            params["field"],
+            self.task.args(params, context),
             regularizer=self.regularizer,
             key=key,
             **self.tolerances,
@@ -57,6 +61,9 @@ class Runner(base.Runner):
         objective, bars = self.task.loss_vjp(params, sol.ys, context, batch, step)
         params_bar, ys_bar, context_bar = bars
         y0_bar, field_bar = pullback(ys_bar, penalty_bar=weight)
+        if self.task.driven:
+            context_bar = map_leaves(operator.add, context_bar, field_bar["context"])
+            field_bar = field_bar["params"]
         gradient = map_leaves(operator.add, params_bar, encoder_pullback(y0_bar, context_bar))
         gradient["field"] = map_leaves(operator.add, gradient["field"], field_bar)
         penalty = float(sol.penalty)
@@ -75,20 +82,41 @@ class Runner(base.Runner):
     def launch(self, batch: Batch, weight: float, step: int, key: int = 0) -> base.StepResult:
         """Make one optimizer step."""
         result, gradient = self._gradient(batch, weight, step, key)
-        optimizer = dataclasses.replace(self.optimizer, learning_rate=self.settings.rate(step))
-        self.flat, self.optimizer_state = optimizer.update(
-            gradient, self.optimizer_state, self.flat
-        )
+        if not self.plain:
+            gradient = {name: self._directed(name, g) for name, g in gradient.items()}
+        flat: dict[str, np.ndarray] = {}
+        state: dict[str, np.ndarray] = {}
+        for factor, names in self.groups.items():
+            rate = factor * self.settings.rate(step)
+            optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
+            some = {name: self.flat[name] for name in names}
+            moved, about = optimizer.update(gradient, self.optimizer_state, some)
+            flat, state = flat | moved, state | about
+        constrained = flatten(self.task.constrained(unflatten(flat)))
+        self.flat, self.optimizer_state = constrained, state
         return result
 
+    def _directed(self, name: str, gradient: np.ndarray) -> np.ndarray:
+        sign = -1 if self.task.rate(name) < 0 else 1
+        return sign * gradient + self.settings.weight_decay * self.flat[name]
+
+    def average(self, count: int) -> None:
+        """Count the parameters into their mean."""
+        if count == 1:
+            self.mean = dict(self.flat)
+        self.mean = {
+            name: mean + (self.flat[name] - mean) / count for name, mean in self.mean.items()
+        }
+
     def _solve(self, batch: Batch, **more: Any) -> tuple[Any, Any]:
-        params = unflatten(self.flat)
+        params = unflatten(self.mean or self.flat)
         y0, context = self.task.encode(params, batch)
         field, options = self.task.prediction()
         with _BLAS.limit(limits=self.settings.threads):
             sol = nde.solve(
-                field, self.task.t_span, y0, params["field"], **self.options, **options, **more
-            )
+                field, self.task.t_span, y0, self.task.args(params, context),
+                **self.options, **options, **more,
+            )  # fmt: skip
             return sol, self.task.decode(params, sol.ys, context)
 
     def predict(
@@ -107,10 +135,12 @@ class Runner(base.Runner):
     def state(self) -> dict[str, np.ndarray]:
         """Return parameters and optimizer state, flat."""
         state = {f"params.{name}": value for name, value in self.flat.items()}
+        state |= {f"average.{name}": value for name, value in self.mean.items()}
         state |= {f"optimizer.{name}": value for name, value in self.optimizer_state.items()}
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from what :meth:`state` returned."""
         self.flat = {name: state[f"params.{name}"] for name in self.flat}
+        self.mean = base.named(state, "average.")
         self.optimizer_state = {name: state[f"optimizer.{name}"] for name in self.optimizer_state}

@@ -18,6 +18,7 @@ from ndereg.models.parameters import Parameters, flatten, unflatten
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
     "adabelief": AdaBelief,
+    "adadelta": torch.optim.Adadelta,
     "adamax": torch.optim.Adamax,
     "momentum": partial(torch.optim.SGD, momentum=0.9),
 }
@@ -40,8 +41,14 @@ class Runner(base.Runner):
         self.flat = {
             name: self._tensor(value).requires_grad_() for name, value in flatten(params).items()
         }
+        self.mean: dict[str, torch.Tensor] = {}
+        groups: dict[float, dict[str, Any]] = {}
+        for name, tensor in self.flat.items():
+            factor = abs(self.task.rate(name))
+            group = groups.setdefault(factor, {"params": [], "factor": factor})
+            group["params"].append(tensor)
         make = OPTIMIZERS[self.settings.optimizer]
-        self.optimizer = make(list(self.flat.values()), lr=self.settings.learning_rate)
+        self.optimizer = make(list(groups.values()), lr=self.settings.learning_rate)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, device=self.device)
@@ -63,7 +70,7 @@ class Runner(base.Runner):
             self.task.field,
             self.task.t_span,
             y0,
-            params["field"],
+            self.task.args(params, context),
             regularizer=self.regularizer,
             key=key,
             **self.tolerances,
@@ -84,21 +91,44 @@ class Runner(base.Runner):
         """Make one optimizer step."""
         launched = self._backward(batch, weight, step, key)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate(step)
-        self.optimizer.step()
+            group["lr"] = group["factor"] * self.settings.rate(step)
+        with torch.no_grad():
+            if not self.plain:
+                self._direct()
+            self.optimizer.step()
+            constrained = flatten(self.task.constrained(unflatten(self.flat)))
+            for name, tensor in self.flat.items():
+                if constrained[name] is not tensor:
+                    tensor.copy_(constrained[name])
         return launched
+
+    def _direct(self) -> None:
+        for name, tensor in self.flat.items():
+            if tensor.grad is not None:
+                if self.task.rate(name) < 0:
+                    tensor.grad.neg_()
+                tensor.grad.add_(tensor, alpha=self.settings.weight_decay)
+
+    @torch.no_grad()
+    def average(self, count: int) -> None:
+        """Count the parameters into their mean."""
+        if count == 1:
+            self.mean = {name: tensor.detach().clone() for name, tensor in self.flat.items()}
+        for name, mean in self.mean.items():
+            mean.add_((self.flat[name] - mean) / count)
 
     def fetch(self, launched: Sequence[Any]) -> list[base.StepResult]:
         """Return the results of the steps; on a GPU their losses are waited for here."""
         return [base.StepResult(*numbers.tolist(), nfev) for numbers, nfev in launched]
 
     def _solve(self, batch: Any, **more: Any) -> tuple[Any, Any]:
-        params = unflatten(self.flat)
+        params = unflatten(self.mean or self.flat)
         y0, context = self.task.encode(params, self.place(batch))
         field, options = self.task.prediction()
         sol = nde.solve(
-            field, self.task.t_span, y0, params["field"], **self.options, **options, **more
-        )
+            field, self.task.t_span, y0, self.task.args(params, context),
+            **self.options, **options, **more,
+        )  # fmt: skip
         return sol, self.task.decode(params, sol.ys, context)
 
     @torch.no_grad()
@@ -123,10 +153,13 @@ class Runner(base.Runner):
             state[f"params.{name}"] = tensor.detach().cpu().numpy().copy()
             for key, value in self.optimizer.state.get(tensor, {}).items():
                 state[f"optimizer.{key}.{name}"] = value.cpu().numpy().copy()
+        state |= {f"average.{name}": mean.cpu().numpy().copy() for name, mean in self.mean.items()}
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from what :meth:`state` returned."""
+        mean = base.named(state, "average.")
+        self.mean = {name: self._tensor(value) for name, value in mean.items()}
         with torch.no_grad():
             for name, tensor in self.flat.items():
                 tensor.copy_(self._tensor(state[f"params.{name}"]))
