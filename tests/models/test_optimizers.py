@@ -105,7 +105,7 @@ def test_adadelta_as_in_pytorch_and_optax(gradients):
         params = {name: jax.numpy.asarray(value) for name, value in start().items()}
         state = optimizer.init(params)
         for gradient in gradients:
-            updates, state = optimizer.update(gradient, state)
+            updates, state = optimizer.update(gradient, state, params)
             params = optax.apply_updates(params, updates)
             for name, tensor in tensors.items():
                 tensor.grad = torch.tensor(gradient[name])

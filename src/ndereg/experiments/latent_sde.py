@@ -379,11 +379,12 @@ class LatentSDE(Recipe):
     noise: ClassVar[Noise | None] = Noise("diagonal", "ito", "diagonal")
     regularizers: ClassVar[Mapping[str, Penalized]] = {
         "none": Penalized(None),
-        "error": Penalized(ErrorEstimate(), "0.1"),
+        "error": Penalized(ErrorEstimate(), "10"),
         # Of sosri2, which has the pair of stages; divided by its stability size.
         "stiffness": Penalized(StiffnessEstimate(), "0.1"),
-        "local-unbiased": Penalized(Local(ErrorEstimate()), "10"),
-        "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "10"),
+        # As strong as the sum over some hundred steps of the error row is.
+        "local-unbiased": Penalized(Local(ErrorEstimate()), "1000"),
+        "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "1000"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {**TRAINING, "steps": 1500, "evaluate_every": 4},
