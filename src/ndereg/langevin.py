@@ -14,7 +14,8 @@ class UnderdampedLangevin:
     """``dx = v dt, dv = -gamma v dt - u grad f(x) dt + sqrt(2 gamma u) dW``, in place of a field.
 
     The state of the solve is the pair ``(x, v)``. Methods of its own integrate friction and noise
-    exactly and evaluate the gradient alone: ``"align"``, ``"ubu"``, ``"quicsort"``, ``"should"``.
+    exactly and evaluate the gradient alone: ``"align"``, ``"ubu"``, ``"quicsort"``, ``"should"``
+    and ``"quicsort_embedded"``.
     With a potential ``f`` that grows fast enough the law of ``x`` tends to the density
     proportional to ``exp(-f)``, and that of ``v`` to independent normal numbers of variance ``u``.
 

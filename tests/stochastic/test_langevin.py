@@ -187,7 +187,7 @@ def bars(number: int) -> tuple[Any, Any]:
     return pair, rng.normal(size=3 if independent else ())
 
 
-CASES = [(number, METHODS[number % 4]) for number in range(8)]
+CASES = [(number, METHODS[number % len(METHODS)]) for number in range(2 * len(METHODS))]
 COMPILED = {"jax": [(1, "ubu")], "numba": [(7, "should")]}
 """What compilers take long for; Numba: halved steps, and a gradient that is handed on."""
 
@@ -261,10 +261,36 @@ def test_gradients_of_the_potential_are_shared_by_steps() -> None:
         sol = solve(DYNAMICS, (0.0, 1.0), (X, X), np.array(1.1), method=method, key=0,
                     controller=STEP)  # fmt: skip
         counts[method] = sol.stats.nfev
-    assert counts == {"align": 1 + 4, "ubu": 4, "quicsort": 8, "should": 1 + 8}
+    assert counts == {
+        "align": 1 + 4, "ubu": 4, "quicsort": 8, "should": 1 + 8, "quicsort_embedded": 8,
+    }  # fmt: skip
     sol = solve(DYNAMICS, (0.0, 1.0), (X, X), np.array(1.1), method="should", key=0,
                 rtol=1e-2, atol=1e-2, first_step=0.1)  # fmt: skip
     assert sol.stats.nfev == 1 + 6 * sol.stats.nsteps
+
+
+def test_an_embedded_estimate_leaves_the_step_as_it_is() -> None:
+    """And is that of the velocity: of second order, a third of the gradients of a halved step."""
+    given: dict[str, Any] = {"span": (0.0, 1.0), "key": TREE, "batch": "independent"}
+    solver = Solver("lockstep")
+    plain, embedded = (
+        solver.solve(DYNAMICS, START, np.array(1.1), method=m, controller=STEP, **given)
+        for m in ("quicsort", "quicsort_embedded")
+    )
+    assert all(map(np.array_equal, plain.ys, embedded.ys))
+    sol = solver.solve(
+        DYNAMICS, START, np.array(1.1), method="quicsort_embedded", rtol=0.0, atol=1e-3,
+        first_step=0.1, **given,
+    )  # fmt: skip
+    assert np.array_equal(sol.stats.nfev, 1 + 2 * sol.stats.nsteps)
+    errors = []
+    for size in (2.0**-4, 2.0**-5):
+        sol = solver.solve(
+            DYNAMICS, START, np.array(1.1), method="quicsort_embedded", record=True, rtol=0.0,
+            atol=1.0, controller=ndereg.ConstantStep(size), **given,
+        )  # fmt: skip
+        errors.append(np.nanmean(sol.steps.error))
+    assert 1.8 < math.log2(errors[0] / errors[1]) < 2.2
 
 
 def test_the_catalogue_is_consistent() -> None:

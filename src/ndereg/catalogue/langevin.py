@@ -8,6 +8,8 @@ position. Here they are written by moments, which is the same and does not cance
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ndereg.spec.langevin import Coefficient, Form, LangevinMethod, Operand, decay, moment
 from ndereg.spec.tableau import Number
 
@@ -105,6 +107,13 @@ _QUICSORT = LangevinMethod(
     reference=_JELINCIC,
 )
 
+_QUICSORT_EMBEDDED = replace(
+    _QUICSORT,
+    name="quicsort_embedded",
+    # what it would change in the velocity if the first gradient stood in the place of the second
+    error=_form(f1=0.5 * decay(_LEFT).times_h, f2=-0.5 * decay(_LEFT).times_h),
+)
+
 _SHOULD_POSITION = _form(
     x=_ONE, v=_a(), f1=-(1 / 3) * _b().times_h, f2=-(2 / 3) * _b().times_h, W=_b(), H=_CHH, K=_CKK
 )
@@ -136,4 +145,5 @@ ENTRIES: tuple[tuple[LangevinMethod, tuple[str, ...]], ...] = (
     (_UBU, ()),
     (_QUICSORT, ()),
     (_SHOULD, ()),
+    (_QUICSORT_EMBEDDED, ()),
 )
