@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ndereg.backends.base import Backend
+from ndereg.brownian import BrownianTree
+from ndereg.catalogue.serving import DEFAULT_METHOD, DefaultMethod
 from ndereg.spec.controller import Controller
 from ndereg.spec.regularizer import Regularizer
 from ndereg.spec.spec import Batch
+from ndereg.spec.stochastic import StochasticMethod
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import flatten
 from ndereg.testing.adaptive import compare_runs
 from ndereg.testing.deviation import LIMIT, Row
 from ndereg.testing.frameworks import Bench, chosen_backends, numpy_arrays
+from ndereg.testing.paths import STOCHASTIC, refuse_foreign_key, settled
 from ndereg.testing.replay import replay
 from ndereg.testing.report import CrossCheckReport
 from ndereg.testing.rounding import RoundingBackend
@@ -27,14 +32,14 @@ DRAWS = 6
 
 
 def crosscheck(
-    field: Callable[..., Any],
+    field: Any,
     t_span: Any,
     y0: Any,
     args: Any = None,
     *,
     backends: Sequence[str | Backend] | None = None,
     t_eval: Any = None,
-    method: str | Tableau = "tsit5",
+    method: str | Tableau | StochasticMethod = DEFAULT_METHOD,
     rtol: float = 1e-6,
     atol: float = 1e-9,
     controller: Controller | str | None = None,
@@ -43,6 +48,7 @@ def crosscheck(
     batch: Batch = "joint",
     regularizer: Regularizer | None = None,
     adjoint: Any = "discrete",
+    key: Any = None,
     gradients: bool = True,
     replays: int = 12,
     rejections: bool = True,
@@ -63,16 +69,19 @@ def crosscheck(
 
     Parameters
     ----------
-    field : callable
-        ``f(t, y, args)`` that runs on every backend: operators, and functions of ``ndereg.ops``.
+    field : callable, SDE or UnderdampedLangevin
+        ``f(t, y, args)`` that runs on every backend: operators, and functions of ``ndereg.ops``. Of
+        a stochastic equation drift and diffusion are such functions; it is solved along one path.
     t_span, y0, args
         As for ``solve``; arrays of any framework. float64 asks JAX for its x64 mode.
     backends : sequence of str or Backend, or None
         Which to compare with the reference; None means all whose framework is installed.
     t_eval, method, rtol, atol, controller, first_step, max_steps, batch, regularizer
         As for ``solve``.
-    adjoint : {"discrete"} or Discrete
+    adjoint : {"discrete", "reversible"} or Discrete
         How gradients are computed.
+    key : int or BrownianTree
+        Of the path of a stochastic equation.
     gradients : bool
         Whether random cotangents are pulled back.
     replays : int
@@ -111,7 +120,7 @@ def crosscheck(
         {
             "t_eval": t_eval, "method": method, "rtol": rtol, "atol": atol,
             "controller": controller, "first_step": first_step, "max_steps": max_steps,
-            "batch": batch, "regularizer": regularizer, "adjoint": adjoint,
+            "batch": batch, "regularizer": regularizer, "adjoint": adjoint, "key": key,
         },
         gradients,
     )  # fmt: skip
@@ -122,7 +131,7 @@ def crosscheck(
 
 
 def assert_backends_agree(
-    field: Callable[..., Any], t_span: Any, y0: Any, args: Any = None, **options: Any
+    field: Any, t_span: Any, y0: Any, args: Any = None, **options: Any
 ) -> CrossCheckReport:
     """Raise an AssertionError that says who disagrees where; takes what :func:`crosscheck` takes.
 
@@ -160,6 +169,7 @@ def check_trial(
 ) -> CrossCheckReport:
     """Make all checks of a trial."""
     reference, rounding = _benches()
+    trial, path = _settled(trial, reference)
     rounding.backend.random = np.random.default_rng(seed)  # type: ignore[attr-defined]
     bars = trial.cotangents(seed)
     span = abs(trial.t_span[1] - trial.t_span[0])
@@ -176,10 +186,21 @@ def check_trial(
             rows += compare_runs(bench.name, check, trial, expected, actual, rounded, limit)
     first, replayed = replay(
         trial, reference, rounding, benches, runs["run"],
-        most=replays, draws=DRAWS, seed=seed, limit=limit,
+        most=replays, draws=DRAWS, seed=seed, limit=limit, path=path,
     )  # fmt: skip
     attempts = runs["run"].accepted.shape[0]
     return CrossCheckReport((*first, *rows), trial.summary, attempts, replayed, left_out)
+
+
+def _settled(trial: Trial, reference: Bench) -> tuple[Trial, BrownianTree | None]:
+    """The trial of a stochastic equation with the method that it is solved by, and its path."""
+    if not isinstance(trial.field, STOCHASTIC):
+        return trial, None
+    refuse_foreign_key(trial.options.get("key"))
+    method, path = settled(reference, trial)
+    if not isinstance(trial.options.get("method", DEFAULT_METHOD), DefaultMethod):
+        return trial, path
+    return replace(trial, options={**trial.options, "method": method}), path
 
 
 def _typed(args: Any, y0: Any) -> Any:

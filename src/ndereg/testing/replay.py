@@ -3,6 +3,7 @@
 A replayed step is a solve over ``(t_j, t_j + h_j)`` with the first step size ``h_j`` and tolerances
 so loose that the step is accepted for certain; nothing is asked of a backend but ``solve_vjp``.
 Span, step size and tolerances are run-time values, so the kernels are those of the run itself.
+A step of a stochastic equation is taken along the path of the whole span.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ndereg.brownian import BrownianTree
 from ndereg.spec.controller import ConstantStep
 from ndereg.structure import flatten
 from ndereg.testing.deviation import LIMIT, Observations, Row, compare
@@ -28,7 +30,13 @@ class ReplayedStep:
     changes: dict[str, Any]
 
 
-def mesh(trial: Trial, reference: Bench, found: Outcome, most: int) -> list[ReplayedStep]:
+def mesh(
+    trial: Trial,
+    reference: Bench,
+    found: Outcome,
+    most: int,
+    path: BrownianTree | None = None,
+) -> list[ReplayedStep]:
     """At most ``most`` accepted steps of the reference's run, spread evenly over it.
 
     With ``batch="independent"`` they are those of the sample that took most; the others start from
@@ -50,11 +58,19 @@ def mesh(trial: Trial, reference: Bench, found: Outcome, most: int) -> list[Repl
         states = [leaf[position] if trial.joint else leaf[:, position] for leaf in leaves]
         if all(np.all(np.isfinite(state)) for state in states):
             changes = {
-                "t_span": (float(t), float(t + h)), "y0": structure.unflatten(states),
-                "t_eval": None, **_forced(trial, abs(float(h))),
+                "t_span": (float(t), _end(trial, float(t + h))),
+                "y0": structure.unflatten(states), "t_eval": None, **_forced(trial, abs(float(h))),
             }  # fmt: skip
+            if path is not None:
+                changes["key"] = path
             steps.append(ReplayedStep(int(row), changes))
     return steps
+
+
+def _end(trial: Trial, time: float) -> float:
+    """End of a step; the last one ends with the span, outside of which there is no path."""
+    first, last = sorted(trial.t_span)
+    return min(max(time, first), last)
 
 
 def _forced(trial: Trial, size: float) -> dict[str, Any]:
@@ -79,13 +95,14 @@ def replay(
     draws: int,
     seed: int,
     limit: float = LIMIT,
+    path: BrownianTree | None = None,
 ) -> tuple[list[Row], int]:
     """Rows of all backends, and the number of steps replayed."""
     expected = Observations()
     rounded = [Observations() for _ in range(draws)]
     actual = {bench.name: Observations() for bench in benches}
     replayed = 0
-    for step in mesh(trial, reference, found, most):
+    for step in mesh(trial, reference, found, most, path):
         bars = _bars(trial, step, seed)
         accepted = _accepted(
             trial, step, lambda changes, b=bars: trial.run(reference, b, **changes)

@@ -6,6 +6,9 @@ is measured instead of guessed, by stochastic arithmetic (Vignes 1993,
 doi:10.1016/0378-4754(93)90003-D; Parker 1997): the programs of the solve are run on the reference
 with the result of every combination, and what goes into and comes out of every evaluation of the
 field, moved at random by up to one unit in the last place. What a quantity moves by is its unit.
+
+Of a stochastic equation the increments of the path are moved too. Its steps end between cells of
+the path, at times that are the same to the last bit on every backend, and stay where they are.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ from ndereg.backends.reference.backend import ReferenceBackend, ReferenceSolver
 from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import FieldPullback, field_pullback
 from ndereg.plan.lower import Plan
+
+
+DEVIATIONS = {"W": 1.0, "H": 12**-0.5, "K": 720**-0.5}
+"""Standard deviations of an increment and its areas over an interval of length 1."""
 
 
 class RoundingBackend(ReferenceBackend):
@@ -80,6 +87,10 @@ class RoundingMachine(NumpyMachine):
         self.unit = float(np.finfo(self.real).eps)
         problem = self.problem
         step = problem.first_step
+        if problem.diffusion is not None:
+            if not self.joint:
+                self.control = NumpyMachine(problem)
+            return
         self.problem = replace(
             problem,
             dt=float(self.moved(problem.dt)),
@@ -108,6 +119,8 @@ class RoundingMachine(NumpyMachine):
     def apply(self, op: str, *operands: Any) -> Any:
         """Move products; among them is every new step size."""
         found = super().apply(op, *operands)
+        if self.problem.diffusion is not None and np.shape(found)[-1:] in ((), (1,)):
+            return found  # a number: the first step, say, which is a whole number of cells
         return self.moved(found) if op == "mul" else found
 
     def mean(self, values: Any) -> Any:
@@ -115,21 +128,33 @@ class RoundingMachine(NumpyMachine):
         mean = super().mean(values)
         return mean if np.asarray(values).dtype.kind == "b" else self.moved(mean)
 
-    def evaluate(self, t: Any, y: Any) -> Any:
-        """Move what the field sees and returns."""
-        self.evaluations += 1
-        args = [self.moved(arg) for arg in self.problem.args]
-        return self.moved(
-            self.problem.call(self.moved(self.field_time(t))[()], self.moved(y), args)
-        )
+    def noise(self, t: Any, h: Any, step: int) -> dict[str, Any]:
+        """Move the increments of the path by a unit in the last place of what they may be."""
+        found, deviation = super().noise(t, h, step), np.sqrt(np.abs(h))
+        for name, values in found.items():
+            if name[0] in DEVIATIONS:
+                found[name] = self.moved(values, np.abs(values) + DEVIATIONS[name[0]] * deviation)
+        return found
 
-    def pullback(self, linearization: Any, cotangent: Any) -> Any:
+    def contract(self, diffusion: Any, noise: Any) -> Any:
+        """Move the product of a matrix and the noise."""
+        return self.moved(super().contract(diffusion, noise))
+
+    def evaluate(self, t: Any, y: Any, field: str = "drift") -> Any:
+        """Move what the field sees and returns."""
+        given, t = self.problem, self.moved(self.field_time(t))[()]
+        self.problem = replace(given, args=tuple(self.moved(arg) for arg in given.args))
+        try:
+            return self.moved(super().evaluate(t, self.moved(y), field))
+        finally:
+            self.problem = given
+
+    def pullback(self, linearization: Any, cotangent: Any, field: str = "drift") -> Any:
         """Move what the field's vector-Jacobian product sees and returns."""
-        assert self.field_pullback is not None
+        pull = self.field_pullback if field == "drift" else self.diffusion_pullback
+        assert pull is not None
         t, y = linearization
         args = [self.moved(arg) for arg in self.problem.args]
-        y_bar, args_bar = self.field_pullback(
-            self.moved(t)[()], self.moved(y), args, self.moved(cotangent)
-        )
+        y_bar, args_bar = pull(self.moved(t)[()], self.moved(y), args, self.moved(cotangent))
         self.accumulate([None if bar is None else self.moved(bar) for bar in args_bar])
         return self.moved(y_bar)

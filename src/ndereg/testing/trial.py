@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from ndereg.problem import resolve_method
 from ndereg.spec.controller import ConstantStep
 from ndereg.structure import flatten
 from ndereg.testing.frameworks import Bench
+from ndereg.testing.paths import equation_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +22,16 @@ class Trial:
 
     Attributes
     ----------
-    field : callable
+    field : callable, SDE or UnderdampedLangevin
     t_span : tuple of float
     y0, args : nested arrays of NumPy
     options : mapping
-        Of ``solve``: method, rtol, atol, controller, batch, regularizer, max_steps, ...
+        Of ``solve``: method, rtol, atol, controller, batch, regularizer, max_steps, key, ...
     gradients : bool
         Whether cotangents are pulled back.
     """
 
-    field: Callable[..., Any]
+    field: Any
     t_span: tuple[float, float]
     y0: Any
     args: Any
@@ -67,7 +68,7 @@ class Trial:
     def summary(self) -> str:
         """The problem in a line."""
         method = resolve_method(self.options.get("method", "tsit5")).name
-        name = getattr(self.field, "__name__", type(self.field).__name__)
+        name = equation_name(self.field)
         return f"{name} ({method}, {self.dtype.name}, {self.options.get('batch', 'joint')})"
 
     def cotangents(self, seed: int) -> tuple[Any, Any]:
