@@ -193,6 +193,22 @@ class _With:
         return getattr(self.__dict__["runners"], name)
 
 
+class FreshNoiseAfterRejection(_Loop):
+    """A rejected step is tried again on other noise."""
+
+    def attempt(self) -> None:
+        before, sound = float(np.sum(self.naccept)), self.machine
+        if getattr(self, "rejected", False):
+            self.machine = _With(sound, noise=lambda *given: _turned(sound.noise(*given)))
+        super().attempt()
+        self.machine = sound
+        self.rejected = float(np.sum(self.naccept)) == before
+
+
+def _turned(noise: dict[str, Any]) -> dict[str, Any]:
+    return {name: -value for name, value in noise.items()}
+
+
 class CheckpointsOffByOne(Checkpoints):
     """The reverse pass takes the state of the row after."""
 
@@ -209,6 +225,13 @@ class Broken(ReferenceBackend):
     ) -> None:
         self.name = name
         self.edit, self.loop, self.checkpoints = edit, loop, checkpoints
+
+    def brownian(self, *given: Any) -> Any:
+        path = super().brownian(*given)
+        if self.name == "misnumbered":  # the noise of a fixed mesh is that of the step after
+            direct = path.direct
+            path.direct = lambda step, h, entries: direct(step + 1, h, entries)
+        return path
 
     def compile(self, plan: Plan) -> BrokenSolver:
         return BrokenSolver(self, plan if self.edit is None else self.edit(plan))
@@ -231,12 +254,14 @@ class BrokenSolver(ReferenceSolver):
         return self.integrate(problem, None)
 
     def solve_vjp(self, problem: Any) -> Any:
-        vjp = self.field_pullback(problem)
+        vjps = [self.field_pullback(problem)]
+        if problem.diffusion is not None and problem.diffusion.field is not None:
+            vjps.append(self.field_pullback(problem, "diffusion"))
         tape = Tape(self.backend.checkpoints(problem.spec.adjoint.checkpoints))
         result = self.integrate(problem, tape)
 
         def pullback(ys_bar: Any, penalty_bar: Any) -> Any:
-            machine = self.machine(problem, vjp)
+            machine = self.machine(problem, *vjps)
             with np.errstate(all="ignore"):
                 y0_bar = pull_back(self.runners, machine, tape, ys_bar, penalty_bar)
             return y0_bar, [np.asarray(bar) for bar in machine.args_bar]
@@ -265,6 +290,10 @@ DEFECTS: dict[str, tuple[Broken, str]] = {
     "checkpoints off by one row": (
         Broken("checkpoints", checkpoints=CheckpointsOffByOne), "checkpoints"
     ),
+    "fresh noise after a rejection": (
+        Broken("fresh", loop=FreshNoiseAfterRejection), "diagonal noise"
+    ),
+    "noise of a fixed mesh misnumbered": (Broken("misnumbered"), "scalar noise"),
     "interpolant rows swapped": (
         Broken("interpolant", interpolant_rows_swapped), "output times"
     ),

@@ -1,7 +1,7 @@
 """A fourth backend: step programs on array-api-strict, in eager Python.
 
 It uses nothing but the array API standard and what a third-party backend would import. The field's
-vector-Jacobian product comes from its trace, evaluated in NumPy.
+vector-Jacobian product comes from its trace, evaluated in NumPy, and so do Brownian paths.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import numpy as np
 from ndereg.backends.base import Problem
 from ndereg.backends.host.arrays import ArrayMachine
 from ndereg.backends.host.backsolve import backsolve
-from ndereg.backends.host.loop import Tape, integrate
+from ndereg.backends.host.loop import integrate, open_tape
 from ndereg.backends.host.reverse import pull_back
 from ndereg.backends.interpreter import Runners
+from ndereg.backends.reference.brownian import NumpyBrownian
 from ndereg.backends.tracing import field_pullback
-from ndereg.plan.checkpoint import Checkpoints
-from ndereg.spec.adjoint import Discrete
 
 Array = type(xp.zeros(()))
 
 
 class StrictBackend:
+    """Without Brownian paths."""
+
     name = "strict"
 
     def from_numpy(self, array: Any) -> Any:
@@ -64,11 +65,44 @@ class StrictBackend:
     def carried_parameters(self, field: Any) -> dict[str, Any]:
         return {}
 
+    def outlined(self, function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def probed(self, function: Any, argument: Any) -> Any:
+        return self.concrete(function(argument))
+
     def compile(self, plan: Any) -> StrictSolver:
         return StrictSolver(plan)
 
 
-STRICT = StrictBackend()
+class DrivenBackend(StrictBackend):
+    """With them."""
+
+    name = "driven strict"
+
+    def brownian(self, areas: Any, words: Any, grid: Any, dtype: str, like: Any = None) -> Any:
+        return StrictPath(areas, words, grid, dtype)
+
+    def key_words(self, key: object) -> None:
+        return None
+
+
+class StrictPath:
+    def __init__(self, *given: Any) -> None:
+        self._path = NumpyBrownian(*given)
+
+    def increment(self, s: Any, t: Any, entries: Any) -> Any:
+        ends = map(STRICT.concrete, (s, t))
+        return self._strict(self._path.increment(*ends, entries))
+
+    def direct(self, step: Any, h: Any, entries: Any) -> Any:
+        return self._strict(self._path.direct(step, STRICT.concrete(h), entries))
+
+    def _strict(self, increments: Any) -> Any:
+        return tuple(None if part is None else xp.asarray(part) for part in increments)
+
+
+STRICT, DRIVEN = StrictBackend(), DrivenBackend()
 
 
 class StrictSolver:
@@ -80,9 +114,10 @@ class StrictSolver:
             return integrate(self.runners, StrictMachine(problem), None)
 
     def solve_vjp(self, problem: Problem) -> Any:
-        vjp = strict_pullback(problem)
-        adjoint = problem.spec.adjoint
-        tape = Tape(Checkpoints(adjoint.checkpoints)) if isinstance(adjoint, Discrete) else None
+        vjp, diffusion_vjp = strict_pullback(problem), None
+        if problem.diffusion is not None and problem.diffusion.field is not None:
+            diffusion_vjp = strict_pullback(problem, "diffusion")
+        tape = open_tape(problem.spec.adjoint)
         with np.errstate(all="ignore"):
             result = integrate(self.runners, StrictMachine(problem), tape)
 
@@ -98,16 +133,16 @@ class StrictSolver:
                         ys_bar,
                         xp.broadcast_to,
                     )
-                machine = StrictMachine(problem, vjp)
+                machine = StrictMachine(problem, vjp, diffusion_vjp)
                 y0_bar = pull_back(self.runners, machine, tape, ys_bar, penalty_bar)
                 return y0_bar, machine.args_bar
 
         return result, pullback
 
 
-def strict_pullback(problem: Problem) -> Any:
+def strict_pullback(problem: Problem, name: str = "drift") -> Any:
     args = tuple(STRICT.concrete(arg) for arg in problem.args)
-    pull = field_pullback(replace(problem, args=args))
+    pull = field_pullback(replace(problem, args=args), name)
 
     def pulled(t: Any, y: Any, args: Any, k_bar: Any) -> Any:
         plain = [STRICT.concrete(value) for value in (t, y, k_bar)]
@@ -167,10 +202,10 @@ OPERATIONS: dict[str, Any] = {
 class StrictMachine(ArrayMachine):
     operations = OPERATIONS
 
-    def __init__(self, problem: Problem, vjp: Any = None) -> None:
+    def __init__(self, problem: Problem, vjp: Any = None, diffusion_vjp: Any = None) -> None:
         super().__init__(problem)
         self.real = getattr(xp, problem.layout.real_dtype)
-        self.vjp = vjp
+        self.vjps = {"drift": vjp, "diffusion": diffusion_vjp}
         self.args_bar = [xp.zeros_like(arg) for arg in problem.args]
 
     def is_array(self, value: Any) -> bool:
@@ -186,17 +221,31 @@ class StrictMachine(ArrayMachine):
         t = xp.astype(xp.asarray(t, dtype=xp.float64), self.real)
         return xp.reshape(t, self.layout.time_shape)
 
-    def evaluate(self, t: Any, y: Any) -> Any:
-        self.evaluations += 1
-        return self.problem.call(self.field_time(t), y, self.problem.args)
+    def evaluate(self, t: Any, y: Any, field: str = "drift") -> Any:
+        diffusion = self.problem.diffusion
+        if field == "drift" or diffusion is None:
+            return self.problem.call(self.field_time(t), y, self.problem.args)
+        g = diffusion.call(self.field_time(t), y, self.problem.args)
+        return xp.reshape(g, (*y.shape, -1)) if diffusion.coupling == "matrix" else g
 
-    def linearize(self, t: Any, y: Any) -> Any:
-        return self.evaluate(t, y), (self.field_time(t), y)
+    def linearize(self, t: Any, y: Any, field: str = "drift") -> Any:
+        return self.evaluate(t, y, field), (self.field_time(t), y)
 
-    def pullback(self, linearization: Any, cotangent: Any) -> Any:
-        y_bar, args_bar = self.vjp(*linearization, self.problem.args, cotangent)
+    def pullback(self, linearization: Any, cotangent: Any, field: str = "drift") -> Any:
+        y_bar, args_bar = self.vjps[field](*linearization, self.problem.args, cotangent)
         self.accumulate(args_bar)
         return y_bar
+
+    def contract(self, diffusion: Any, noise: Any) -> Any:
+        return xp.sum(diffusion if noise is None else diffusion * noise[:, None, :], axis=-1)
+
+    def outer(self, state: Any, noise: Any) -> Any:
+        return state[:, :, None] * noise[:, None, :]
+
+    def join(self, first: Any, second: Any) -> Any:
+        given = first if first is not None else second
+        parts = [xp.zeros_like(given) if each is None else each for each in (first, second)]
+        return xp.concat(parts, axis=-1)
 
     def scalar(self, value: Any) -> Any:
         return value if self.joint else xp.full((self.layout.samples, 1), value)

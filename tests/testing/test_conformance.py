@@ -19,13 +19,15 @@ from ndereg.testing.conformance import check, find_backend, main, names
 from ndereg.testing.duties import ARGS, SPAN, Y0, oscillator
 
 from .broken_backends import DEFECTS
-from .strict_backend import STRICT
+from .strict_backend import DRIVEN, STRICT
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_fourth_backend_conforms(name: str) -> None:
     """array-api-strict, interpreting step programs in eager Python."""
-    check(STRICT, only=[name]).raise_if_failed()
+    report = check(DRIVEN, only=[name])
+    report.raise_if_failed()
+    assert report.duties[0].served
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
@@ -71,6 +73,8 @@ def test_a_backend_without_paths_says_so_at_a_stochastic_equation(monkeypatch: A
     for name in re.findall(r"ndereg\.(numpy|torch|jax)", str(refusal.value)):
         assert with_paths(load_backend(name)).name
     monkeypatch.setattr("ndereg.backends.registry.load_backend", lambda name: STRICT)
+    report = check(STRICT, only=["diagonal noise"])
+    assert report.ok and not report.duties[0].served and lacking in report.duties[0].message
     with pytest.raises(ValueError, match=lacking):
         ndereg.BrownianTree(0, 0.0, 1.0, (1,), 1e-3).increment(0.0, 1.0, "strict")
 

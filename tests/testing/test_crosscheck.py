@@ -12,6 +12,7 @@ from rich.console import Console
 
 import ndereg
 from ndereg import ops
+from ndereg.backends.reference import ReferenceBackend
 from ndereg.testing import (
     CrossCheckReport,
     Disagreement,
@@ -227,6 +228,80 @@ def test_rows_are_numbers_with_a_verdict() -> None:
 
 def spring(t: Any, y: Any, args: Any) -> Any:
     return ops.stack([y[1], -args * y[0]])
+
+
+def mean_reverting(t: Any, y: Any, args: Any) -> Any:
+    return args * (ops.sin(t) - y)
+
+
+def spread(t: Any, y: Any, args: Any) -> Any:
+    return 0.3 + 0.1 * args * ops.cos(y)
+
+
+EQUATION = ndereg.SDE(mean_reverting, spread)
+PATH: dict[str, Any] = {"key": 3, "rtol": 0.1, "atol": 0.1, "replays": 2}
+
+
+@pytest.mark.parametrize(
+    "name", ["torch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("numpy", "jax"))]
+)
+def test_a_stochastic_equation_along_one_path(name: str) -> None:
+    """Single steps are taken along the path of the run, and times are the same to the last bit."""
+    report = crosscheck(
+        EQUATION, (0.0, 0.4), Y0[:2], np.array(1.5), batch="independent", backends=[name],
+        t_eval=np.array([0.1, 0.4]), regularizer=ndereg.ErrorEstimate(), **PATH,
+    )  # fmt: skip
+    report.raise_if_failed()
+    assert report.problem.startswith("mean_reverting (sosri") and report.replayed == 2
+    assert {row.check for row in report.rows} == {"replay", "run", "rejections"}
+    assert {"state", "error estimate", "penalty", "gradient of y0", "gradient of args"} <= {
+        row.quantity for row in report.rows if row.check == "replay"
+    }
+    assert max(row.deviation for row in report.rows) < LIMIT / 4
+    assert all(row.condition == 1 for row in report.rows if row.quantity == "times of steps")
+    assert max(row.condition for row in report.rows if row.quantity == "solution") < 100
+
+
+class Louder(ReferenceBackend):
+    """The noise is off in the tenth digit."""
+
+    name = "louder"
+
+    def brownian(self, *given: Any) -> Any:
+        path = super().brownian(*given)
+        increment = path.increment
+        path.increment = lambda s, t, entries: tuple(
+            None if part is None else part * (1 + 1e-10) for part in increment(s, t, entries)
+        )
+        return path
+
+
+def test_noise_that_is_off_is_seen_in_single_steps() -> None:
+    example = Example(
+        ndereg.UnderdampedLangevin(mean_reverting, 2.0), (0.0, 0.4), (np.ones(2), np.ones(2)),
+        np.array(1.5), PATH | {"method": "align"},
+    )  # fmt: skip
+    report = example.crosscheck(backends=[Louder()])
+    assert ("replay", "state") in {(row.check, row.quantity) for row in report.failures}
+    code = example.code(backends=["torch"])
+    assert "ndereg.UnderdampedLangevin(grad_potential=mean_reverting, gamma=2.0" in code
+    exec(code, {})
+    tree = ndereg.BrownianTree(3, 0.0, 0.4, (2,), 2.0**-12, areas="WH")
+    along = Example(EQUATION, (0.0, 0.4), np.ones(2), np.array(1.5), PATH | {"key": tree})
+    assert "key=ndereg.BrownianTree(key=3" in along.code()
+    exec(along.code(backends=["torch"], replays=1, gradients=False), {})
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "message"),
+    [
+        (None, ValueError, "expected a key for the noise"),
+        (np.random.default_rng(0), TypeError, "the same path on every backend, received"),
+    ],
+)
+def test_a_path_has_to_be_the_same_everywhere(key: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        crosscheck(EQUATION, SPAN, Y0, np.array(1.0), key=key, backends=["reference"])
 
 
 def test_an_example_writes_itself_down() -> None:

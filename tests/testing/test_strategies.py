@@ -198,6 +198,24 @@ def test_a_field_by_name(module: str, name: str) -> None:
     assert "gradient of args" in ran.output and "2 examples, seed 0" in ran.output
 
 
+EQUATION = """
+import numpy as np
+import ndereg
+
+t_span, y0 = (0.0, 0.5), np.array([1.0, 0.5])
+options = {"key": 3, "rtol": 0.2, "atol": 0.2, "replays": 2}
+walk = ndereg.SDE(lambda t, y, args: -y, lambda t, y, args: 0.2 + 0.1 * y)
+"""
+
+
+def test_a_stochastic_equation_by_name(tmp_path: Any, monkeypatch: Any) -> None:
+    (tmp_path / "checked_equations.py").write_text(EQUATION)
+    monkeypatch.syspath_prepend(tmp_path)
+    ran = run("checked_equations:walk", "--backends", "torch")
+    assert ran.exit_code == 0, ran.output
+    assert "error estimate" in ran.output and "1 examples, seed 0" in ran.output
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [("fields", "expected MODULE:NAME"), ("no_module:f", "No module"), ("{}:absent", "expected an"),

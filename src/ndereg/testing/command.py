@@ -16,7 +16,8 @@ FieldName = Annotated[
     typer.Argument(
         metavar="MODULE:NAME",
         help="An ndereg.testing.Example, a function without arguments that returns one, or a field "
-        "f(t, y, args) in a module that also has t_span, y0 and, if need be, args and options. "
+        "f(t, y, args) or an SDE in a module that also has t_span, y0 and, if need be, args and "
+        "options, among them the key of an SDE. "
         "Without it random problems are drawn (needs Hypothesis).",
     ),
 ]
@@ -125,6 +126,7 @@ def load_example(place: str) -> Any:
         If the module cannot be imported.
     """
     from ndereg.testing.example import Example
+    from ndereg.testing.paths import STOCHASTIC
 
     module_name, colon, name = place.partition(":")
     if not (module_name and colon and name):
@@ -135,9 +137,9 @@ def load_example(place: str) -> Any:
     found = getattr(module, name, None)
     if isinstance(found, Example):
         return found
-    if not callable(found):
+    if not callable(found) and not isinstance(found, STOCHASTIC):
         raise ValueError(
-            f"expected an Example, a function or a field called {name!r} in {module_name}, "
+            f"expected an Example, a function, a field or an SDE called {name!r} in {module_name}, "
             f"received {type(found).__name__}; try a name that the module defines"
         )
     if inspect.isfunction(found) and not inspect.signature(found).parameters:

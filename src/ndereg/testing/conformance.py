@@ -5,7 +5,8 @@ with ``compile`` and ``owns``. Exit status 1 if a check fails. In pytest, ``chec
 the report and ``names()`` the checks, to be run one by one with ``check(backend, only=[name])``.
 
 The checks are fixed. They compare with closed forms that need no other backend and with the
-reference, on problems that each isolate one duty.
+reference, on problems that each isolate one duty. What a backend does not offer, such as stochastic
+equations without Brownian paths, is no failure.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from ndereg.backends.base import Backend
 from ndereg.backends.registry import backend_names, load_backend
-from ndereg.testing.duties import DUTIES
+from ndereg.testing.duties import DUTIES, NotServed
 from ndereg.testing.frameworks import Bench
 
 
@@ -37,12 +38,15 @@ class Duty:
         What is checked.
     message : str
         What was expected and received, if it failed.
+    served : bool
+        False of what the backend does not offer, which is no failure; the message says what.
     """
 
     name: str
     ok: bool
     summary: str
     message: str = ""
+    served: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class ConformanceReport:
         table.add_column("what")
         table.add_column("")
         for duty in self.duties:
-            table.add_row(duty.name, duty.summary, "✓" if duty.ok else "[bold red]✗[/]")
+            mark = "✓" if duty.served else "not served"
+            table.add_row(duty.name, duty.summary, mark if duty.ok else "[bold red]✗[/]")
         return table
 
 
@@ -128,6 +133,8 @@ def _outcome(bench: Bench, name: str, duty: Callable[[Bench], None]) -> Duty:
     try:
         with bench.precision():
             duty(bench)
+    except NotServed as error:
+        return Duty(name, True, summary, str(error), served=False)
     except AssertionError as error:
         return Duty(name, False, summary, str(error))
     except Exception as error:

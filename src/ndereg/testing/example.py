@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from ndereg.spec.adjoint import Discrete
+from ndereg.brownian import BrownianTree
+from ndereg.spec.adjoint import Discrete, Reversible
 from ndereg.spec.controller import ConstantStep, PIDController
 from ndereg.spec.regularizer import Combination
 from ndereg.spec.tableau import Tableau
 from ndereg.structure import flatten
 from ndereg.testing.checks import crosscheck
+from ndereg.testing.paths import STOCHASTIC
 from ndereg.testing.report import CrossCheckReport
 
 
@@ -28,7 +30,7 @@ class Example:
 
     Parameters
     ----------
-    field : callable
+    field : callable, SDE or UnderdampedLangevin
     t_span : tuple of float
     y0, args : arrays, or nested structures of arrays
     options : mapping
@@ -41,7 +43,7 @@ class Example:
     True
     """
 
-    field: Callable[..., Any]
+    field: Any
     t_span: tuple[float, float]
     y0: Any
     args: Any = None
@@ -96,9 +98,26 @@ class Example:
         )
 
 
-def _source(function: Callable[..., Any]) -> tuple[str, str]:
+def _source(field: Any) -> tuple[str, str]:
+    """Definitions of a field, or of the functions of an equation; and an expression of it."""
+    if not isinstance(field, STOCHASTIC):
+        return _function_source(field)
+    sources, given = [], []
+    for item in fields(field):
+        value = getattr(field, item.name)
+        if callable(value):
+            source, value = _function_source(value, item.name)
+            sources.append(source)
+        else:
+            value = repr(value)
+        given.append(f"{item.name}={value}")
+    found = "\n\n".join(dict.fromkeys(sources))
+    return found, f"ndereg.{type(field).__name__}({', '.join(given)})"
+
+
+def _function_source(function: Callable[..., Any], role: str = "field") -> tuple[str, str]:
     own = getattr(function, "source", None)
-    name = getattr(function, "__name__", "field")
+    name = getattr(function, "__name__", role)
     if isinstance(own, str):
         return own, name
     try:
@@ -107,7 +126,7 @@ def _source(function: Callable[..., Any]) -> tuple[str, str]:
         return f"# {name}: its source is not known\n", name
     if source.lstrip().startswith("def "):
         return source, name
-    return f"# field: {source.strip()}\n", "field"
+    return f"# {role}: {source.strip()}\n", role
 
 
 def written(value: Any) -> str:
@@ -127,7 +146,8 @@ def written(value: Any) -> str:
         return _written_tableau(value)
     if isinstance(value, Combination):
         return " + ".join(f"{weight!r} * {written(term)}" for weight, term in value.weighted)
-    if isinstance(value, (PIDController, ConstantStep, Discrete)) or hasattr(value, "reduce"):
+    plain = (PIDController, ConstantStep, Discrete, Reversible, BrownianTree)
+    if isinstance(value, plain) or hasattr(value, "reduce"):
         return f"ndereg.{value!r}"
     return repr(value)
 

@@ -26,7 +26,6 @@ from ndereg.backends.reference.machine import NumpyMachine
 from ndereg.backends.tracing import FieldPullback, field_pullback
 from ndereg.plan.lower import Plan
 
-
 DEVIATIONS = {"W": 1.0, "H": 12**-0.5, "K": 720**-0.5}
 """Standard deviations of an increment and its areas over an interval of length 1."""
 

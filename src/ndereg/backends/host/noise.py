@@ -28,7 +28,7 @@ class StepNoise:
         self._entries, self._direct = path.entries, path.direct
         # one variable for all entries is a control scalar
         dtype = "float64" if self._coupling == "scalar" else problem.layout.real_dtype
-        backend = problem.diffusion.backend
+        backend = self._backend = problem.diffusion.backend
         self._path = backend.brownian(path.areas, path.words, path.grid, dtype, problem.y0)
 
     def __call__(self, t: Any, h: Any, step: int) -> dict[str, Any]:
@@ -54,11 +54,14 @@ class StepNoise:
         }
 
     def _shaped(self, value: Any) -> Any:
+        backend = self._backend
         if self._coupling == "diagonal":
             if value.shape[0] != self._entries.samples:  # noise that all samples share
-                value = value[[0] * self._entries.samples]
-            return value.reshape(self._shape)
-        return value.reshape(()) if self._coupling == "scalar" and self._joint else value
+                value = backend.concat([value] * self._entries.samples)
+            return backend.reshape(value, self._shape)
+        if self._coupling == "scalar" and self._joint:
+            return backend.reshape(value, ())
+        return value
 
 
 def medium(machine: Any) -> dict[str, Any]:

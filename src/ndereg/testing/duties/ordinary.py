@@ -1,9 +1,8 @@
-"""The checks of the conformance suite, one function a duty of a backend."""
+"""Duties of a backend that solves ordinary equations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -17,23 +16,8 @@ from ndereg.spec.regularizer import ErrorEstimate, StiffnessEstimate
 from ndereg.spec.status import Status
 from ndereg.spec.tableau import stability_polynomial
 from ndereg.structure import flatten
-from ndereg.testing.checks import check_trial
+from ndereg.testing.duties.duty import agree, duty, expect
 from ndereg.testing.frameworks import Bench
-from ndereg.testing.trial import Trial
-
-DUTIES: dict[str, Callable[[Bench], None]] = {}
-"""The checks by name, in the order in which they are run; each raises an AssertionError."""
-
-
-def duty(name: str) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
-    """Add a check under a name."""
-
-    def added(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-        DUTIES[name] = function
-        return function
-
-    return added
-
 
 Y0 = np.array([[0.4, -0.7], [0.9, 0.2], [-0.3, 0.8]])
 ARGS = np.array([0.8, 1.2, 0.9])
@@ -57,21 +41,6 @@ def nested(t: Any, y: Any, args: Any) -> Any:
     a, (b, c) = y["a"], y["rest"]
     mixed = ops.tanh(ops.matmul(a, args[0]["in"]))
     return {"a": -a * args[1], "rest": [mixed - b, ops.sum(mixed, axis=-1) * 0.1 - c * t]}
-
-
-def agree(bench: Bench, field: Any, span: Any, y0: Any, args: Any, **options: Any) -> None:
-    """Cross-check with the reference."""
-    given = {"rtol": 1e-5, "atol": 1e-6, "max_steps": 1000, **options}
-    trial = Trial(field, span, y0, args, given)
-    check_trial(trial, [bench], replays=4).raise_if_failed()
-
-
-def expect(what: str, received: Any, expected: Any, tolerance: float = 0.0) -> None:
-    """Raise unless arrays agree to a tolerance relative to the largest entry."""
-    a, b = (np.asarray(x) * 1.0 for x in (received, expected))
-    size = float(np.max(np.abs(b), initial=0.0)) or 1.0
-    ok = a.shape == b.shape and bool(np.all(np.abs(a - b) <= tolerance * size))
-    assert ok, f"expected {what} = {b}, received {a}"
 
 
 @duty("arrays")
