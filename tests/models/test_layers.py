@@ -31,6 +31,7 @@ from ndereg.models.parameters import flatten, map_leaves, stream, unflatten
 LAYERS = {
     "mlp": (MLP((3, 5, 3), "gelu", "tanh"), (4, 3)),
     "mlp without time": (MLP((3, 4), "relu", time="none"), (4, 3)),
+    "mlp with time at first": (MLP((3, 5, 3), "lipswish", "tanh", time="first"), (4, 3)),
     "concat squash": (MLP((3, 5, 3), "softplus", time="scaled_shifted"), (4, 3)),
     "affine": (Affine(3, 2), (2, 4, 3)),
     "affine without bias": (Affine(3, 2, bias=False), (4, 3)),

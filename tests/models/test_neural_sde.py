@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ndereg import SDE
+from ndereg import SDE, ConstantStep
 from ndereg.backends.registry import load_backend
 from ndereg.models import MLP, Affine, Model, NeuralSDE, from_description, load, save
 from ndereg.models.predict import run
@@ -37,6 +37,32 @@ def test_a_run_is_the_mean_of_a_solve_of_all_paths():
     assert not np.allclose(ys[:, 0], ys[:, 1])
     logits = ys @ params["head"]["weight"] + params["head"]["bias"]
     np.testing.assert_allclose(output, logits.mean(axis=1), rtol=1e-12)
+
+
+def test_general_noise_moves_every_sample_by_itself():
+    """By a matrix whose rows the diffusion returns side by side; in steps of one size."""
+    layer = NeuralSDE(
+        Affine(3, 3), Affine(3, 6), noise="general", calculus="stratonovich", motions=2,
+        method="stochastic_heun", dt=0.25, t_span=(0.0, 0.5),
+    )  # fmt: skip
+    params, x = layer.init(0, "float64"), np.ones((4, 3))
+    output, solution = layer.run(SOLVER, x, params, key=5)
+    weights = params["field"]
+    equation = SDE(
+        lambda t, y, args: y @ weights["drift"]["weight"] + weights["drift"]["bias"],
+        lambda t, y, args: np.reshape(
+            y @ weights["diffusion"]["weight"] + weights["diffusion"]["bias"], (-1, 3, 2)
+        ).reshape((*y.shape, 2)),
+        noise="general", calculus="stratonovich",
+    )  # fmt: skip
+    ys = SOLVER.solve(
+        equation, (0.0, 0.5), x, None, method="stochastic_heun", key=5, batch="independent",
+        controller=ConstantStep(0.25), adjoint="none",
+    ).ys  # fmt: skip
+    np.testing.assert_allclose(output, ys, rtol=1e-12)
+    assert len({tuple(row) for row in output.round(9)}) == 4
+    np.testing.assert_array_equal(solution.stats.naccept, 2)
+    assert from_description(layer.describe()) == layer
 
 
 def test_an_output_at_other_times_is_refused():
@@ -77,7 +103,11 @@ def test_predicted(monkeypatch):
         ({"calculus": "stratonovich"}, "in the sense of 'stratonovich', received 'sosri'.*spark"),
         ({"noise": "additive"}, "additive noise .*received 'sosri'.*sosra"),
         ({"noise": "scalar", "paths": 2}, "moves all paths alike"),
-        ({"noise": "general"}, "noise"),
+        ({"noise": "general", "paths": 2, "method": "euler_maruyama"}, "moves all paths alike"),
+        ({"noise": "general"}, "general noise .*received 'sosri'.*euler_maruyama"),
+        ({"noise": "coloured"}, "noise"),
+        ({"motions": 2}, "motions=1 for noise='diagonal'"),
+        ({"dt": 0.0}, "dt"),
         ({"paths": 0}, "paths"),
         ({"t_span": (0.0,)}, r"t_span=\(t0, t1\)"),
         ({"rtol": -1.0}, "rtol"),

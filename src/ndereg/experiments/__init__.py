@@ -16,6 +16,7 @@ RECIPES = {
     "mnist": "ndereg.experiments.mnist:Mnist",
     "mnist-sde": "ndereg.experiments.mnist_sde:MnistSDE",
     "physionet": "ndereg.experiments.physionet:PhysioNet",
+    "sde-gan": "ndereg.experiments.sde_gan:SDEGAN",
     "spiral": "ndereg.experiments.spiral:Spiral",
     "spiral-sde": "ndereg.experiments.spiral_sde:SpiralSDE",
 }

@@ -13,8 +13,8 @@ from ndereg.models.validation import choice, sizes
 
 __all__ = ["ACTIVATIONS", "MLP", "TIMES", "Time"]
 
-Time = Literal["none", "concatenated", "scaled_shifted"]
-TIMES: tuple[Time, ...] = ("none", "concatenated", "scaled_shifted")
+Time = Literal["none", "first", "concatenated", "scaled_shifted"]
+TIMES: tuple[Time, ...] = ("none", "first", "concatenated", "scaled_shifted")
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class MLP(Layer):
         After every layer but the last.
     output_activation : str, optional
         After the last layer; ``None`` leaves it affine.
-    time : {"none", "concatenated", "scaled_shifted"}
+    time : {"none", "first", "concatenated", "scaled_shifted"}
         ``"concatenated"`` appends ``t`` to the input of every layer, as the papers do. The weights
         of that extra input are an array of their own, which saves forming the longer input.
+        ``"first"`` does so for the first layer alone, as neural SDEs have it.
         ``"scaled_shifted"`` is the ConcatSquash layer of FFJORD (Grathwohl et al., ICLR 2019),
         ``(y W + b) sigmoid(t gate + gate_bias) + t time``.
 
@@ -65,20 +66,24 @@ class MLP(Layer):
             check_activation("output_activation", self.output_activation)
         choice("time", self.time, TIMES)
 
+    def _appends(self, index: int) -> bool:
+        """Whether the time is appended to the input of this layer."""
+        return self.time == "concatenated" or (self.time == "first" and index == 0)
+
     def initial(self) -> dict[str, Any]:
         """Return uniform ``±1 / sqrt(fan_in)`` for all arrays of a layer.
 
         This is how ``torch.nn.Linear`` starts, with the appended time counted as an input; gates
         and shifts by time start as linear layers with one input, as in FFJORD.
         """
-        fan_time = 1 if self.time == "concatenated" else 0
         groups: dict[str, Any] = {}
         for index, (fan, width) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
+            fan_time = int(self._appends(index))
             group = {
                 "weight": Initial((fan, width), fan + fan_time),
                 "bias": Initial((width,), fan + fan_time),
             }
-            if self.time == "concatenated":
+            if fan_time:
                 group["time"] = Initial((width,), fan + fan_time)
             elif self.time == "scaled_shifted":
                 group |= {name: Initial((width,), 1) for name in ("gate", "gate_bias", "time")}
@@ -95,7 +100,7 @@ class MLP(Layer):
                 y = (y @ layer["weight"] + layer["bias"]) * gate + t * layer["time"]
             else:
                 shift = layer["bias"]
-                if self.time == "concatenated":
+                if self._appends(index):
                     shift = t * layer["time"] + shift
                 y = y @ layer["weight"] + shift
             y = activate(self.output_activation if index == last else self.activation, y)

@@ -14,10 +14,10 @@ from ndereg.models.parameters import Parameters
 from ndereg.models.validation import choice, instance, real, size, span
 from ndereg.sde import SDE
 from ndereg.solution import Solution
+from ndereg.spec.controller import ConstantStep
 from ndereg.spec.stochastic import CALCULI, Calculus, NoiseKind, StochasticMethod
 
-NOISES: tuple[NoiseKind, ...] = ("diagonal", "additive", "scalar")
-"""Whose diffusion is shaped like the state."""
+NOISES: tuple[NoiseKind, ...] = ("diagonal", "additive", "scalar", "general")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,18 @@ class Part:
 
 
 @dataclass(frozen=True)
+class MatrixPart(Part):
+    """A diffusion of general noise, whose layer returns the rows of its matrix side by side."""
+
+    motions: int = 1
+
+    def __call__(self, t: Any, y: Any, args: Parameters) -> Any:
+        """Return the matrices, (..., n, motions)."""
+        rows = super().__call__(t, y, args)
+        return ops.reshape(rows, (*y.shape, self.motions))
+
+
+@dataclass(frozen=True)
 class NeuralSDE(Layer):
     """``x -> mean of head(y(t1))`` where ``dy = drift dt + diffusion dW`` from ``encoder(x)``.
 
@@ -42,14 +54,21 @@ class NeuralSDE(Layer):
     Parameters
     ----------
     drift, diffusion : Layer
-        Their results have the shape of the state, (B, ...).
+        Their results have the shape of the state, (B, ...); with general noise the diffusion's
+        last axis is ``motions`` times as long, the rows of a matrix side by side.
     encoder, head : Layer, optional
         From the input to the state, and from the state to the output.
     t_span : (float, float)
         Where the equation is solved.
-    noise : {"diagonal", "additive", "scalar"}
-        ``"scalar"``, one Brownian motion, moves a whole batch alike, and so has one path.
+    noise : {"diagonal", "additive", "scalar", "general"}
+        ``"scalar"``, one Brownian motion, moves a whole batch alike, and so has one path. With
+        ``"general"``, ``motions`` of them move every sample, which then has steps of its own; it
+        also has one path.
     calculus : {"ito", "stratonovich"}
+    motions : int
+        Brownian motions of general noise.
+    dt : float, optional
+        Size of all steps, where the method takes no adaptive ones; None is adaptive steps.
     paths : int
         Paths of every sample, all in one solve, whose outputs are averaged.
     method : str
@@ -90,6 +109,8 @@ class NeuralSDE(Layer):
     method: str = "sosri"
     rtol: float = 0.1
     atol: float = 0.1
+    motions: int = 1
+    dt: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("drift", "diffusion", "encoder", "head"):
@@ -100,11 +121,19 @@ class NeuralSDE(Layer):
         choice("noise", self.noise, NOISES)
         choice("calculus", self.calculus, CALCULI)
         object.__setattr__(self, "paths", size("paths", self.paths))
-        if self.noise == "scalar" and self.paths > 1:
+        if self.noise in ("scalar", "general") and self.paths > 1:
             raise ValueError(
-                "expected paths=1 for noise='scalar', which moves all paths alike, received "
+                f"expected paths=1 for noise={self.noise!r}, which moves all paths alike, received "
                 f"paths={self.paths}; try noise='diagonal'"
             )
+        object.__setattr__(self, "motions", size("motions", self.motions))
+        if self.motions > 1 and self.noise != "general":
+            raise ValueError(
+                f"expected motions=1 for noise={self.noise!r}, received motions={self.motions}; "
+                "try noise='general'"
+            )
+        if self.dt is not None:
+            object.__setattr__(self, "dt", ConstantStep(real("dt", self.dt)).dt)
         method = lookup(self.method)
         if not isinstance(method, StochasticMethod) or not method.serves(self.noise, self.calculus):
             raise ValueError(
@@ -118,9 +147,12 @@ class NeuralSDE(Layer):
     @property
     def equation(self) -> SDE:
         """The equation, whose ``args`` are ``params["field"]``."""
+        diffusion = Part(self.diffusion, "diffusion")
+        if self.noise == "general":
+            diffusion = MatrixPart(self.diffusion, "diffusion", self.motions)
         return SDE(
             Part(self.drift, "drift"),
-            Part(self.diffusion, "diffusion"),
+            diffusion,
             noise=self.noise,
             calculus=self.calculus,
         )
@@ -149,7 +181,12 @@ class NeuralSDE(Layer):
 
     def options(self, **more: Any) -> dict[str, Any]:
         """Return the keyword arguments of the solve; ``more`` overrides them."""
-        return {"method": self.method, "rtol": self.rtol, "atol": self.atol, **more}
+        found: dict[str, Any] = {"method": self.method, "rtol": self.rtol, "atol": self.atol}
+        if self.noise == "general":
+            found["batch"] = "independent"
+        if self.dt is not None:
+            found["controller"] = ConstantStep(self.dt)
+        return found | more
 
     def run(
         self, face: Any, x: Any, params: Parameters, key: Any, **options: Any

@@ -28,7 +28,8 @@ class Prediction:
     ----------
     output : array, shape (N, ...)
     nfev : int
-        Evaluations of the field, of all batches.
+        Evaluations of the field, of all batches; of a batch whose samples have steps of their own,
+        their mean.
     seconds : float
         What it took, without compiling.
     """
@@ -100,7 +101,7 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
     for first in range(0, len(inputs), size):
         output, solution = solved(first, size)
         outputs.append(np.asarray(output))
-        nfev += int(solution.stats.nfev)
+        nfev += round(float(np.mean(solution.stats.nfev)))
     seconds = time.perf_counter() - start
     return Prediction(np.concatenate(outputs), nfev, seconds)
 

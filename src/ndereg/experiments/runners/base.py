@@ -144,7 +144,21 @@ def named(state: Mapping[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
     return {name[len(start) :]: x for name, x in state.items() if name.startswith(start)}
 
 
+def evaluations(sol: Any) -> int:
+    """Return the evaluations of a solve; of samples with steps of their own, their mean."""
+    nfev = sol.stats.nfev
+    return round(float(np.mean(nfev.tolist()))) if hasattr(nfev, "tolist") else int(nfev)
+
+
 def recorded(steps: Any) -> dict[str, np.ndarray]:
-    """Return ``sol.steps`` of any framework as NumPy arrays."""
+    """Return ``sol.steps`` of any framework as NumPy arrays.
+
+    Where samples have steps of their own, it is the first one's.
+    """
     names = ("t", "h", "error", "stiffness", "accepted")
-    return {name: np.asarray(getattr(steps, name)) for name in names}
+    found = {name: np.asarray(getattr(steps, name)) for name in names}
+    if found["h"].ndim == 1:
+        return found
+    first = {name: values[:, 0] for name, values in found.items()}
+    made = ~np.isnan(first["h"])
+    return {name: values[made] for name, values in first.items()}

@@ -75,9 +75,9 @@ class Runner(base.Runner):
             **self.options,
         )
         objective = self.task.loss(params, sol.ys, context, batch, step)
-        loss = objective + weight * sol.penalty
-        numbers = jnp.stack([loss, objective, jnp.asarray(sol.penalty, loss.dtype)])
-        return loss, (numbers, jnp.stack([sol.stats.nfev, sol.status]))
+        penalty = jnp.mean(jnp.asarray(sol.penalty, objective.dtype))
+        loss = objective + weight * penalty
+        return loss, (jnp.stack([loss, objective, penalty]), _numbers(sol))
 
     def _update_of(
         self, params: Any, state: Any, batch: Any, weight: Any, step: Any, seed: Any
@@ -138,7 +138,7 @@ class Runner(base.Runner):
 
     def _predict_of(self, params: Any, batch: Any, rtol: Any, atol: Any) -> tuple[Any, Any, Any]:
         sol, output = self._solve(params, batch, rtol=rtol, atol=atol, throw=False)
-        return output, sol.stats.nfev, sol.status
+        return output, *_numbers(sol)
 
     def predict(
         self, batch: Any, rtol: float | None = None, atol: float | None = None
@@ -177,6 +177,12 @@ class Runner(base.Runner):
         leaves, structure = jax.tree.flatten(self.optimizer_state)
         saved = [state[f"optimizer.{index}"] for index in range(len(leaves))]
         self.optimizer_state = jax.device_put(jax.tree.unflatten(structure, saved), self.device)
+
+
+def _numbers(sol: Any) -> Any:
+    """Return evaluations and status; of samples with steps of their own, mean and worst."""
+    nfev = jnp.round(jnp.mean(jnp.asarray(sol.stats.nfev, jnp.float32))).astype(jnp.int32)
+    return jnp.stack([nfev, jnp.max(jnp.asarray(sol.status, jnp.int32))])
 
 
 def _averaged(mean: Any, params: Any, count: Any) -> Any:

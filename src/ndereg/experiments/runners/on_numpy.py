@@ -60,18 +60,23 @@ class Runner(base.Runner):
         )
         objective, bars = self.task.loss_vjp(params, sol.ys, context, batch, step)
         params_bar, ys_bar, context_bar = bars
-        y0_bar, field_bar = pullback(ys_bar, penalty_bar=weight)
+        # A mean over the samples, where each has steps and a penalty of its own.
+        penalties = np.asarray(sol.penalty)
+        penalty_bar = (
+            np.full(penalties.shape, weight / penalties.size) if penalties.ndim else weight
+        )
+        y0_bar, field_bar = pullback(ys_bar, penalty_bar=penalty_bar)
         if self.task.driven:
             context_bar = map_leaves(operator.add, context_bar, field_bar["context"])
             field_bar = field_bar["params"]
         gradient = map_leaves(operator.add, params_bar, encoder_pullback(y0_bar, context_bar))
         gradient["field"] = map_leaves(operator.add, gradient["field"], field_bar)
-        penalty = float(sol.penalty)
+        penalty = float(np.mean(penalties))
         result = base.StepResult(
             loss=float(objective) + weight * penalty,
             objective=float(objective),
             penalty=penalty,
-            nfev=int(sol.stats.nfev),
+            nfev=base.evaluations(sol),
         )
         return result, flatten(gradient)
 
@@ -125,7 +130,7 @@ class Runner(base.Runner):
         """Return the prediction and its number of function evaluations."""
         chosen = {"rtol": rtol or self.settings.rtol, "atol": atol or self.settings.atol}
         sol, output = self._solve(batch, **chosen)
-        return output, int(sol.stats.nfev)
+        return output, base.evaluations(sol)
 
     def record(self, batch: Batch) -> dict[str, np.ndarray]:
         """Return the solver's attempted steps on this batch."""

@@ -77,11 +77,12 @@ class Runner(base.Runner):
             **self.options,
         )
         objective = self.task.loss(params, sol.ys, context, data, step)
-        loss = objective + weight * sol.penalty
+        penalty = sol.penalty.to(objective.dtype).mean()
+        loss = objective + weight * penalty
         self.optimizer.zero_grad()
         loss.backward()
-        numbers = torch.stack([loss, objective, sol.penalty.to(loss.dtype)]).detach()
-        return numbers, int(sol.stats.nfev)
+        numbers = torch.stack([loss, objective, penalty]).detach()
+        return numbers, base.evaluations(sol)
 
     def warm_up(self, batch: Any) -> None:
         """Run once what :meth:`launch` runs, and change nothing."""
@@ -138,7 +139,7 @@ class Runner(base.Runner):
         """Return the prediction and its number of function evaluations."""
         chosen = {"rtol": rtol or self.settings.rtol, "atol": atol or self.settings.atol}
         sol, output = self._solve(batch, **chosen)
-        return output.cpu().numpy(), int(sol.stats.nfev)
+        return output.cpu().numpy(), base.evaluations(sol)
 
     @torch.no_grad()
     def record(self, batch: Any) -> dict[str, np.ndarray]:
