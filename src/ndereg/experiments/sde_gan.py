@@ -255,7 +255,7 @@ QUICK: Mapping[str, Any] = {
     "batch_size": 128,
     "points": 16,
     "state": 8,
-    "learning_rate": 2e-3,
+    "learning_rate": 5e-3,
     "steps": 1536,
     "evaluate_every": 2,
 }
@@ -279,7 +279,7 @@ class SDEGAN(Recipe):
             **TRAINING,
             "batch_size": 256,
             "points": 32,
-            "learning_rate": 2e-3,
+            "learning_rate": 5e-3,
             "steps": 2000,
             "evaluate_every": 4,
         },
