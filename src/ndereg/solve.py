@@ -15,7 +15,7 @@ from ndereg.backends.base import Backend, Layout, Problem, Result
 from ndereg.backends.extension import contracted, contracted_cotangents, extended_cotangent
 from ndereg.backends.registry import compile_on
 from ndereg.catalogue.serving import DEFAULT_METHOD
-from ndereg.problem import prepare
+from ndereg.edge.problem import prepare
 from ndereg.solution import Solution, Stats, Steps
 from ndereg.spec.adjoint import NoAdjoint
 from ndereg.spec.controller import Controller

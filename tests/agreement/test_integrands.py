@@ -20,7 +20,7 @@ from ndereg import ops
 from ndereg.backends.draws import uniform
 from ndereg.backends.registry import load_backend
 from ndereg.backends.tracing import field_pullback
-from ndereg.problem import prepare
+from ndereg.edge.problem import prepare
 from ndereg.testing.strategies import fields
 
 from .conftest import Bench, close

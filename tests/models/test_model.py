@@ -135,7 +135,7 @@ def test_samples_are_told_apart(layer, shape):
     """So that Numba solves an independent batch sample by sample, in threads."""
     from ndereg.backends.numba.fields import sample_graph
     from ndereg.backends.registry import load_backend
-    from ndereg.problem import prepare
+    from ndereg.edge.problem import prepare
 
     y0 = np.random.default_rng(0).normal(size=shape)
     problem = prepare(load_backend("numba"), model(0, layer), (0.0, 1.0), y0, batch="independent")

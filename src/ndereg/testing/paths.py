@@ -9,8 +9,8 @@ import numpy as np
 
 from ndereg.backends.base import Diffusion
 from ndereg.brownian import BrownianTree
+from ndereg.edge.problem import prepare
 from ndereg.langevin import UnderdampedLangevin
-from ndereg.problem import prepare
 from ndereg.sde import SDE
 from ndereg.testing.frameworks import Bench
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ndereg.problem import resolve_method
+from ndereg.edge.options import resolve_method
 from ndereg.spec.controller import ConstantStep
 from ndereg.structure import flatten
 from ndereg.testing.frameworks import Bench

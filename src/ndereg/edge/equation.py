@@ -1,8 +1,7 @@
-"""The edge of a stochastic equation: its diffusion checked, its Brownian path opened."""
+"""A stochastic equation: its drift, its diffusion checked, the path that drives it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,29 +14,19 @@ from ndereg.backends.base import (
     Backend,
     Diffusion,
     Layout,
-    Path,
+    Problem,
     StochasticBackend,
     layout_of,
     with_paths,
 )
 from ndereg.backends.bound import BoundField
 from ndereg.backends.brownian import Entries
-from ndereg.backends.draws import key_words
-from ndereg.brownian import BrownianTree
+from ndereg.edge.path import path_of_solve, smallest_step
 from ndereg.field import is_compiled
 from ndereg.langevin import UnderdampedLangevin
-from ndereg.plan.brownian import Areas, Grid, grid
-from ndereg.plan.lower import Plan
 from ndereg.sde import SDE
-from ndereg.spec.adjoint import Backsolve
-from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.stochastic import Noise
 from ndereg.structure import Structure, check_leaves, flatten
-
-DEPTH = 16
-"""Halvings of the span down to the tolerance of a path that the solve makes for itself."""
-_DT_MIN = CONTROL_PARAMETERS.index("dt_min")
-
 
 Equation = SDE | UnderdampedLangevin
 
@@ -85,11 +74,6 @@ def refuse_integrands(integrands: Iterable[object]) -> None:
         f"expected a regularizer of the steps for a stochastic equation, received {names}, "
         "integrated with the state of an ordinary one; try ndereg.ErrorEstimate()"
     )
-
-
-def plain_key(key: Any) -> Any:
-    """The key that a path was drawn from, for what else is random."""
-    return key.key if isinstance(key, BrownianTree) else key
 
 
 def outline(
@@ -201,37 +185,42 @@ def _shapes(
 
 
 def driven(
-    backend: Backend,
-    equation: Equation | None,
-    found: Outline | None,
-    layout: Layout,
-    args_structure: Structure,
-    plan: Plan,
-    key: Any,
-    span: tuple[Any, Any],
-) -> Diffusion | None:
-    """Return the diffusion of an equation with the path that drives it.
+    backend: Backend, problem: Problem, equation: Equation, found: Outline, key: Any
+) -> Problem:
+    """Return the problem of an equation: that of its drift, with the noise that drives it.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no key, or a tree that does not fit the solve.
+        If there is no key, a tree that does not fit the solve, a diffusion that does not fit its
+        noise, or a smallest step that the path does not resolve.
     """
-    if equation is None or found is None:
-        return None
+    diffusion = _diffusion(with_paths(backend), problem, equation, found, key)
+    if found.noise.kind == "additive":
+        refuse_dependence(backend, diffusion, problem.t0, problem.y0, problem.args)
+    parameters = problem.parameters
+    if problem.spec.adaptive:
+        parameters = smallest_step(parameters, diffusion.path)
+    return replace(problem, diffusion=diffusion, parameters=parameters)
+
+
+def _diffusion(
+    backend: StochasticBackend, problem: Problem, equation: Equation, found: Outline, key: Any
+) -> Diffusion:
+    """The diffusion of an equation, and the path that drives it."""
+    layout, args_structure = problem.layout, problem.args_structure
     entries = Entries(layout.samples, found.channels, equation.shared)
-    paths = with_paths(backend)
-    path = _path(paths, key, plan, entries, span)
+    path = path_of_solve(backend, key, problem.plan, entries, (problem.t0, problem.t1))
     if isinstance(equation, UnderdampedLangevin):
         return Diffusion(
-            None, _no_diffusion, found.layout, "diagonal", path, paths, equation.medium
+            None, _no_diffusion, found.layout, "diagonal", path, backend, equation.medium
         )
     assert equation.diffusion is not None
     call = BoundField(
         backend, _called(backend, equation.diffusion, args_structure), layout, args_structure,
         found.layout, "the diffusion",
     )  # fmt: skip
-    return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path, paths)
+    return Diffusion(equation.diffusion, call, found.layout, found.noise.coupling, path, backend)
 
 
 _independent: WeakSet[Any] = WeakSet()
@@ -282,82 +271,3 @@ def refuse_dependence(
 
 def _no_diffusion(t: Any, y: Any, args: Any) -> Any:
     raise NotImplementedError("the noise of Langevin dynamics is part of their methods")
-
-
-def _path(
-    backend: StochasticBackend,
-    key: Any,
-    plan: Plan,
-    entries: Entries,
-    span: tuple[Any, Any],
-) -> Path:
-    read = {name[0] for name in plan.noise}
-    areas: Areas = "WHK" if "K" in read else "WH" if "H" in read else "W"
-    cells = 2 if plan.halved else 1  # so that the halves of a step are resolved as well
-    if key is None:
-        raise ValueError(
-            "expected a key for the noise of an ndereg.SDE, received key=None; try key=0, and "
-            "another integer for every solve, or an ndereg.BrownianTree"
-        )
-    if isinstance(key, BrownianTree):
-        return replace(_given(backend, key, areas, entries, span), cells=cells)
-    spec = plan.spec
-    again = isinstance(spec.adjoint, Backsolve)  # asked for by another mesh
-    direct = not (spec.adaptive or spec.dense or spec.local is not None or again)
-    direct = direct and not plan.halved
-    return Path(key_words(backend, key), _own_grid(backend, span), areas, entries, direct, cells)
-
-
-def _own_grid(backend: StochasticBackend, span: tuple[Any, Any]) -> Grid:
-    t0, t1 = (backend.concrete(time) for time in span)
-    if t0 is None or t1 is None:
-        return backend.traced_grid(*span, DEPTH)
-    if t0 == t1:  # nothing is asked of this path
-        return Grid(t0, 1.0, 1.0, DEPTH, 1.0)
-    whole = grid(float(t0), float(t1), abs(float(t1) - float(t0)))
-    return grid(float(t0), float(t1), whole.size * 2.0**-DEPTH)
-
-
-def _given(
-    backend: StochasticBackend, tree: BrownianTree, areas: Areas, entries: Entries, span: Any
-) -> Path:
-    samples, channels = 1 if entries.shared else entries.samples, entries.channels
-    if math.prod(tree.shape) != samples * channels:
-        raise ValueError(
-            f"expected a BrownianTree with {samples * channels} entries, one for every "
-            f"channel of the noise of {samples} sample(s), received shape {tree.shape}; try "
-            f"shape={(samples, channels) if samples > 1 else (channels,)}"
-        )
-    if not set(areas) <= set(tree.areas):
-        raise ValueError(
-            f"expected a BrownianTree with areas {areas!r}, which the method reads, received "
-            f"{tree.areas!r}; try areas={areas!r}"
-        )
-    low, high = sorted((float(tree.t0), float(tree.t1)))
-    for time in span:
-        known = backend.concrete(time)
-        if known is not None and not low <= float(known) <= high:
-            raise ValueError(
-                f"expected the span of the solve within that of the BrownianTree, [{low}, {high}], "
-                f"received t = {float(known)}; try a tree over the span of the solve"
-            )
-    return Path(key_words(backend, tree.key), tree.grid, tree.areas, entries, False)
-
-
-def smallest_step(parameters: tuple[float, ...], path: Path) -> tuple[float, ...]:
-    """Control parameters whose ``dt_min`` is no smaller than what the path resolves.
-
-    Raises
-    ------
-    ValueError
-        If it was given, and is smaller.
-    """
-    resolved, given = path.smallest, parameters[_DT_MIN]
-    if isinstance(resolved, float) and 0.0 < given < resolved:  # else only known when compiled
-        raise ValueError(
-            f"expected dt_min of at least {resolved}, what the Brownian path resolves, received "
-            f"{given}; try a BrownianTree with a smaller tolerance, or dt_min=None"
-        )
-    if given:
-        return parameters
-    return (*parameters[:_DT_MIN], resolved, *parameters[_DT_MIN + 1 :])
