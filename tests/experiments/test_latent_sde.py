@@ -169,35 +169,51 @@ def test_the_first_steps_are_the_same_on_numpy_and_torch(row, monkeypatch):
     assert found[0][2][1] == found[1][2][1]
 
 
-def test_encoder_and_loss_have_the_gradients_of_jax():
-    import jax
+def in_torch(tree):
+    import torch
 
-    task = make_task()
+    return map_leaves(lambda array: torch.tensor(array, requires_grad=True), tree)
+
+
+def pulled_back(outputs, bars, inputs):
+    """Return the cotangents of ``inputs`` in PyTorch, all trees; zeros where there are none."""
+    import torch
+
+    outputs, bars, leaves = flatten(outputs), flatten(bars), flatten(inputs)
+    total = sum((outputs[name] * torch.as_tensor(bars[name])).sum() for name in bars)
+    grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    return {
+        name: np.zeros(leaf.shape) if grad is None else grad.numpy()
+        for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
+    }
+
+
+def assert_close(ours, theirs):
+    ours = flatten(ours)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_encoder_and_loss_have_the_gradients_of_pytorch():
+    task, random = make_task(), np.random.default_rng(1)
     params = in_float64(task.init(0))
     batch = in_float64(task.batch(np.arange(5), np.random.default_rng(0)))
-    random = np.random.default_rng(1)
+    tensors, in_batch = in_torch(params), in_torch(batch)
     (y0, context), pullback = task.encode_vjp(params, batch)
-    bars = [map_leaves(lambda x: random.normal(size=x.shape), tree) for tree in (y0, context)]
+    bars = map_leaves(lambda x: random.normal(size=x.shape), {"y0": y0, "context": context})
+    expected = dict(zip(("y0", "context"), task.encode(tensors, in_batch), strict=True))
+    values = {name: value.detach().numpy() for name, value in flatten(expected).items()}
+    assert_close({"y0": y0, "context": context}, values)
+    assert_close(pullback(bars["y0"], bars["context"]), pulled_back(expected, bars, tensors))
     ys = {"z": random.normal(size=(4, 5, 1)), "kl": random.uniform(size=(4, 5))}
-
-    def encoded(params):
-        return task.encode(params, batch)
-
-    def loss(params, ys, context):
-        return task.loss(params, ys, context, batch, 40)
-
-    with jax.enable_x64(True):
-        expected, of_jax = jax.vjp(encoded, params)
-        (by_encoder,) = of_jax(tuple(bars))
-        value, by_loss = jax.value_and_grad(loss, argnums=(0, 1, 2))(params, ys, context)
+    inputs = {"params": params, "ys": ys, "context": context}
+    leaves = in_torch(inputs)
+    loss = task.loss(leaves["params"], leaves["ys"], leaves["context"], in_batch, 40)
     ours, our_bars = task.loss_vjp(params, ys, context, batch, 40)
-    assert float(ours) == pytest.approx(float(value), rel=1e-12)
-    pairs = [(y0, expected[0]), (context, expected[1]), (pullback(*bars), by_encoder)]
-    for mine, theirs in [*pairs, *zip(our_bars, by_loss, strict=True)]:
-        for name, value in flatten(theirs).items():
-            np.testing.assert_allclose(
-                flatten(mine)[name], np.asarray(value), rtol=1e-8, atol=1e-11, err_msg=name
-            )
+    assert float(ours) == pytest.approx(loss.item(), rel=1e-12)
+    found = dict(zip(inputs, our_bars, strict=True))
+    assert_close(found, pulled_back({"loss": loss}, {"loss": 1.0}, leaves))
 
 
 def test_a_training_from_start_to_report(tmp_path):

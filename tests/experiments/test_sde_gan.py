@@ -72,32 +72,32 @@ def test_what_is_clipped():
         assert np.array_equal(clipped[name], value) == name.endswith("bias")
 
 
-def test_start_and_loss_have_the_gradients_of_jax():
-    import jax
+def test_start_and_loss_have_the_gradients_of_pytorch():
+    import torch
 
-    task = make_task()
+    def leaf(array):
+        return torch.tensor(array, requires_grad=True)
+
+    task, random = make_task(), np.random.default_rng(1)
     params = in_float64(task.init(0))
     batch = in_float64(task.batch(np.arange(5), np.random.default_rng(0)))
-    random = np.random.default_rng(1)
+    tensors, in_batch = map_leaves(leaf, params), map_leaves(leaf, batch)
     (y0, _), pullback = task.encode_vjp(params, batch)
     bar, ys = random.normal(size=y0.shape), random.normal(size=(5, 4, 3))
-
-    def loss(params, ys):
-        return task.loss(params, ys, None, batch, 0)
-
-    with jax.enable_x64(True):
-        expected, of_jax = jax.vjp(lambda params: task.encode(params, batch)[0], params)
-        (by_start,) = of_jax(bar)
-        value, by_loss = jax.value_and_grad(loss, argnums=(0, 1))(params, ys)
+    expected, points = task.encode(tensors, in_batch)[0], leaf(ys)
+    np.testing.assert_allclose(y0, expected.detach().numpy(), rtol=1e-12)
+    loss = task.loss(tensors, points, None, in_batch, 0)
     ours, (params_bar, ys_bar, _) = task.loss_vjp(params, ys, None, batch, 0)
-    assert float(ours) == pytest.approx(float(value), rel=1e-10)
-    np.testing.assert_allclose(y0, expected, rtol=1e-12)
-    np.testing.assert_allclose(ys_bar, by_loss[1], rtol=1e-8, atol=1e-12)
-    for mine, theirs in ((pullback(bar, None), by_start), (params_bar, by_loss[0])):
-        for name, grad in flatten(theirs).items():
-            np.testing.assert_allclose(
-                flatten(mine)[name], np.asarray(grad), rtol=1e-8, atol=1e-12, err_msg=name
-            )
+    assert float(ours) == pytest.approx(loss.item(), rel=1e-10)
+    (loss + (expected * torch.tensor(bar)).sum()).backward()
+    np.testing.assert_allclose(ys_bar, points.grad.numpy(), rtol=1e-9, atol=1e-13)
+    start_bar = flatten(pullback(bar, None))
+    for name, value in flatten(params_bar).items():
+        grad = flatten(tensors)[name].grad
+        expected = np.zeros(value.shape) if grad is None else grad.numpy()
+        np.testing.assert_allclose(
+            value + start_bar[name], expected, rtol=1e-9, atol=1e-13, err_msg=name
+        )
 
 
 @pytest.mark.parametrize(
