@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from ndereg.backends.registry import load_backend
-from ndereg.experiments.recipe import BACKENDS, Penalized, Settings, Task
+from ndereg.experiments.fitted import UnencodedTask
+from ndereg.experiments.recipe import BACKENDS, Penalized, Settings
 from ndereg.experiments.runners import on_numpy
 from ndereg.experiments.runners import runner as make_runner
 from ndereg.solve import Face
 
 
-class Game(Task):
+class Game(UnencodedTask):
     """``x' = -a x``, and a loss ``mean(x(1)) w + b``: one descends in ``a``, another ascends."""
 
     t_span = (0.0, 1.0)
@@ -33,11 +34,6 @@ class Game(Task):
 
     def encode(self, params, batch):
         return batch["x"], None
-
-    def encode_vjp(self, params, batch):
-        return (batch["x"], None), lambda *bars: {
-            name: {key: np.zeros(1) for key in group} for name, group in params.items()
-        }
 
     def decode(self, params, ys, context):
         return ys * params["rival"]["w"]

@@ -16,12 +16,12 @@ import numpy as np
 
 from ndereg import ops
 from ndereg.experiments.densities import DENSITIES, load_density, load_table
+from ndereg.experiments.fitted import FittedTask
 from ndereg.experiments.recipe import Batch, Metric, Penalized, Recipe, Settings, Task
 from ndereg.flow import DIVERGENCES, Flow
-from ndereg.models.differentiation import Differentiated
 from ndereg.models.mlp import MLP
 from ndereg.models.neural_ode import NeuralODE
-from ndereg.models.parameters import Parameters, map_leaves
+from ndereg.models.parameters import Parameters
 from ndereg.spec.integrand import JacobianFrobenius, Kinetic, Taylor
 from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
 from ndereg.spec.steer import Steer
@@ -63,7 +63,7 @@ class FlowSettings(Settings):
             raise ValueError(f"expected end > 0, received {self.end}")
 
 
-class FlowTask(Task):
+class FlowTask(FittedTask):
     """A flow from data to the standard normal distribution, trained by likelihood.
 
     A batch holds ``x``, (B, d). The state is ``(x, 0)`` at first, and ``(z, change)`` in the end.
@@ -82,7 +82,6 @@ class FlowTask(Task):
         widths = (size, *[settings.hidden] * settings.depth, size)
         self.network = MLP(widths, time="scaled_shifted")
         self.field = Flow(self.network, settings.divergence)  # type: ignore[arg-type]
-        self._measured = Differentiated(lambda z, change: -ops.mean(log_density(z, change)))
 
     def prediction(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         """Return the flow with the exact divergence, which needs no key."""
@@ -96,30 +95,13 @@ class FlowTask(Task):
         """Return the points, with nothing changed yet."""
         return (batch["x"], ops.zeros_like(batch["x"][:, 0])), None
 
-    def encode_vjp(self, params: Parameters, batch: Batch) -> tuple[tuple[Any, Any], Callable]:
-        """Return the same, on which no parameter has an influence."""
-
-        def pullback(y0_bar: Any, context_bar: Any) -> Parameters:
-            return map_leaves(np.zeros_like, params)
-
-        return self.encode(params, batch), pullback
-
     def decode(self, params: Parameters, ys: Any, context: Any) -> Any:
         """Return the log-density of every point, shape (B,)."""
         return log_density(*ys)
 
-    def loss(
-        self, params: Parameters, ys: Any, context: Any, batch: Mapping[str, Any], step: Any
-    ) -> Any:
+    def misfit(self, ys: Any, batch: Mapping[str, Any]) -> Any:
         """Return the mean negative log-likelihood, in nats."""
         return -ops.mean(log_density(*ys))
-
-    def loss_vjp(
-        self, params: Parameters, ys: Any, context: Any, batch: Batch, step: int
-    ) -> tuple[Any, tuple[Parameters, Any, Any]]:
-        """Return the mean negative log-likelihood and its gradients."""
-        loss, pullback = self._measured(*ys)
-        return loss, (map_leaves(np.zeros_like, params), pullback(np.ones_like(loss)), None)
 
     def scores(self, output: np.ndarray, batch: Batch) -> dict[str, float]:
         """Return the mean negative log-likelihood."""

@@ -7,17 +7,18 @@ ICML 2021, arXiv:2105.03918).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ndereg.experiments.fitted import UnencodedTask
 from ndereg.experiments.objectives import (
     accuracy,
     softmax_cross_entropy,
     softmax_cross_entropy_vjp,
 )
-from ndereg.experiments.recipe import Batch, Settings, Task
+from ndereg.experiments.recipe import Batch, Settings
 from ndereg.models.dense import Affine
 from ndereg.models.mlp import MLP
 from ndereg.models.neural_ode import NeuralODE
@@ -34,7 +35,7 @@ def labelled(pixels: np.ndarray, labels: np.ndarray, brightest: float) -> Batch:
     }
 
 
-class ImageTask(Task):
+class ImageTask(UnencodedTask):
     """A neural ODE from pixels to features, and a linear head.
 
     Parameters
@@ -61,14 +62,6 @@ class ImageTask(Task):
     def encode(self, params: Parameters, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Return the pixels: they are the initial state."""
         return batch["x"], None
-
-    def encode_vjp(self, params: Parameters, batch: Batch) -> tuple[tuple[Any, Any], Callable]:
-        """Return the pixels, on which no parameter has an influence."""
-
-        def pullback(y0_bar: Any, context_bar: Any) -> Parameters:
-            return map_leaves(np.zeros_like, params)
-
-        return (batch["x"], None), pullback
 
     def decode(self, params: Parameters, ys: Any, context: Any) -> Any:
         """Return the logits, shape (B, 10)."""

@@ -7,7 +7,7 @@ arXiv:2105.03918) is about it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,12 +15,12 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from ndereg import ops
+from ndereg.experiments.fitted import FittedTask
 from ndereg.experiments.recipe import Batch, Metric, Penalized, Recipe, Settings, Task
 from ndereg.models.dense import Power, Sequential
-from ndereg.models.differentiation import Differentiated
 from ndereg.models.mlp import MLP
 from ndereg.models.neural_ode import NeuralODE
-from ndereg.models.parameters import Parameters, map_leaves
+from ndereg.models.parameters import Parameters
 from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
 
 A = np.array([[-0.1, 2.0], [-2.0, -0.1]])
@@ -70,7 +70,7 @@ class SpiralSettings(Settings):
             )
 
 
-class SpiralTask(Task):
+class SpiralTask(FittedTask):
     """A field of the cubes of the state, fitted to points of one trajectory.
 
     A batch holds ``y0`` (1, 2), all points ``y`` (1, T, 2), and ``mask`` (1, T), which of them
@@ -85,7 +85,6 @@ class SpiralTask(Task):
         self.train = {"y0": y[:, 0], "y": y, "mask": mask}
         self.test = self.counted = {"y0": y[:, 0], "y": y, "mask": 1.0 - mask}
         self.field = Sequential((Power(3), MLP((2, settings.hidden, 2), time="none")))
-        self._measured = Differentiated(self._misfit)
 
     def solve_options(self) -> dict[str, Any]:
         """Return the times."""
@@ -99,42 +98,20 @@ class SpiralTask(Task):
         """Return the start of the trajectory."""
         return batch["y0"], None
 
-    def encode_vjp(self, params: Parameters, batch: Batch) -> tuple[tuple[Any, Any], Callable]:
-        """Return the start, on which no parameter has an influence."""
-
-        def pullback(y0_bar: Any, context_bar: Any) -> Parameters:
-            return map_leaves(np.zeros_like, params)
-
-        return (batch["y0"], None), pullback
-
     def decode(self, params: Parameters, ys: Any, context: Any) -> Any:
         """Return the trajectory, shape (1, T, 2)."""
         return ops.permute_dims(ys, (1, 0, 2))
 
-    def _misfit(self, ys: Any, y: Any, mask: Any) -> Any:
+    def misfit(self, ys: Any, batch: Mapping[str, Any]) -> Any:
         """Return the mean squared distance from the points that count."""
-        missed = ops.permute_dims(ys, (1, 0, 2)) - y
+        missed = ops.permute_dims(ys, (1, 0, 2)) - batch["y"]
         distances = ops.sum(missed * missed, axis=2)
-        return ops.sum(mask * distances) / ops.sum(mask)
-
-    def loss(
-        self, params: Parameters, ys: Any, context: Any, batch: Mapping[str, Any], step: Any
-    ) -> Any:
-        """Return the mean squared distance."""
-        return self._misfit(ys, batch["y"], batch["mask"])
-
-    def loss_vjp(
-        self, params: Parameters, ys: Any, context: Any, batch: Batch, step: int
-    ) -> tuple[Any, tuple[Parameters, Any, Any]]:
-        """Return the mean squared distance and its gradients."""
-        loss, pullback = self._measured(ys, batch["y"], batch["mask"])
-        ys_bar, _, _ = pullback(np.ones_like(loss))
-        return loss, (map_leaves(np.zeros_like, params), ys_bar, None)
+        return ops.sum(batch["mask"] * distances) / ops.sum(batch["mask"])
 
     def scores(self, output: np.ndarray, batch: Batch) -> dict[str, float]:
         """Return the mean squared distance."""
         ys = output.transpose(1, 0, 2)
-        return {"loss": float(self._misfit(ys, batch["y"], batch["mask"]))}
+        return {"loss": float(self.misfit(ys, batch))}
 
     def layer(self, settings: Settings) -> NeuralODE:
         """Return the architecture, solved as it was trained."""

@@ -5,7 +5,7 @@ Pal, Ma, Shah, Rackauckas (ICML 2021, arXiv:2105.03918), section 4.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ndereg import ops
+from ndereg.experiments.fitted import FittedTask
 from ndereg.experiments.recipe import (
     Batch,
     Metric,
@@ -24,10 +25,9 @@ from ndereg.experiments.recipe import (
     Task,
 )
 from ndereg.models.dense import Affine, Power, Sequential
-from ndereg.models.differentiation import Differentiated
 from ndereg.models.mlp import MLP
 from ndereg.models.neural_sde import NeuralSDE
-from ndereg.models.parameters import Parameters, map_leaves, stream
+from ndereg.models.parameters import Parameters, stream
 from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
 from ndereg.spec.stochastic import Noise
 
@@ -94,7 +94,7 @@ class SpiralSDESettings(Settings):
             )
 
 
-class SpiralSDETask(Task):
+class SpiralSDETask(FittedTask):
     """A drift of the cubes of the state and a linear diffusion, fitted to moments.
 
     A batch holds ``y0`` (1, paths, 2), and ``mean`` and ``variance``, (1, T, 2).
@@ -115,7 +115,6 @@ class SpiralSDETask(Task):
         self.diffusion = Affine(2, 2)
         self.description = self._layer()
         self.field = self.description.equation  # type: ignore[assignment]
-        self._measured = Differentiated(self._misfit)
 
     def _layer(self, **options: Any) -> NeuralSDE:
         return NeuralSDE(self.drift, self.diffusion, t_span=self.t_span, **options)
@@ -136,37 +135,16 @@ class SpiralSDETask(Task):
         """Return the start of every path."""
         return batch["y0"][0], None
 
-    def encode_vjp(self, params: Parameters, batch: Batch) -> tuple[tuple[Any, Any], Callable]:
-        """Return the start of every path, on which no parameter has an influence."""
-
-        def pullback(y0_bar: Any, context_bar: Any) -> Parameters:
-            return map_leaves(np.zeros_like, params)
-
-        return self.encode(params, batch), pullback
-
     def decode(self, params: Parameters, ys: Any, context: Any) -> Any:
         """Return mean and variance at every time, one after the other, (T, 4)."""
         return ops.concat(_moments(ys), axis=1)
 
-    def _misfit(self, ys: Any, mean: Any, variance: Any) -> Any:
+    def misfit(self, ys: Any, batch: Mapping[str, Any]) -> Any:
         """Return the squared distance of mean and variance, a sum over times and entries."""
         found_mean, found_variance = _moments(ys)
-        missed, spread = found_mean - mean[0], found_variance - variance[0]
+        missed = found_mean - batch["mean"][0]
+        spread = found_variance - batch["variance"][0]
         return ops.sum(missed * missed) + ops.sum(spread * spread)
-
-    def loss(
-        self, params: Parameters, ys: Any, context: Any, batch: Mapping[str, Any], step: Any
-    ) -> Any:
-        """Return the squared distance of the moments."""
-        return self._misfit(ys, batch["mean"], batch["variance"])
-
-    def loss_vjp(
-        self, params: Parameters, ys: Any, context: Any, batch: Batch, step: int
-    ) -> tuple[Any, tuple[Parameters, Any, Any]]:
-        """Return the squared distance of the moments and its gradients."""
-        loss, pullback = self._measured(ys, batch["mean"], batch["variance"])
-        ys_bar, _, _ = pullback(np.ones_like(loss))
-        return loss, (map_leaves(np.zeros_like, params), ys_bar, None)
 
     def scores(self, output: np.ndarray, batch: Batch) -> dict[str, float]:
         """Return the squared distance of the moments, a mean over times and entries."""
