@@ -34,7 +34,8 @@ RecipeName = Annotated[
     typer.Argument(metavar="RECIPE", help="Which experiment: digits, ffjord, mnist, ..."),
 ]
 Regularizers = Annotated[
-    str | None, typer.Option(help="Rows to train, comma-separated, of those below.")
+    str | None,
+    typer.Option("--regularizers", "--rows", help="Rows, comma-separated, of those below."),
 ]
 Regularizer = Annotated[str, typer.Option(help="The row to train, of those below.")]
 Backend = Annotated[str | None, typer.Option(help="numpy (default), torch or jax.")]
@@ -68,7 +69,8 @@ Divergence = Annotated[
     str | None, typer.Option(help="Of ffjord in training: exact (default) or hutchinson.")
 ]
 Paths = Annotated[
-    int | None, typer.Option(help="Simulated: by spiral-sde a step, by mnist-sde a prediction.")
+    int | None,
+    typer.Option(help="Simulated: by spiral-sde a step, by mnist-sde a prediction, by studies."),
 ]
 Tested = Annotated[int | None, typer.Option(help="Test images that mnist-sde predicts.")]
 EvaluateEvery = Annotated[int | None, typer.Option(help="Epochs from test to test.")]
@@ -137,11 +139,18 @@ def compare(
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train one model with several regularizers and compare what its predictions cost."""
+    """Train one model with several regularizers and compare what its predictions cost.
+
+    Of a study, compute its rows.
+    """
+    from ndereg.experiments import STUDIES
+
     options = dict(locals())
+    del options["STUDIES"]
     names = options.pop("regularizers")
+    rows = "rows" if recipe in STUDIES else "regularizers"
     if names is not None:
-        options["regularizers"] = tuple(name.strip() for name in names.split(","))
+        options[rows] = tuple(name.strip() for name in names.split(","))
     _session("compare", options)
 
 
@@ -233,28 +242,29 @@ def _session(command: str, options: dict[str, Any]) -> None:
     """Run a session and turn what can go wrong into a message and an exit status."""
     from rich.console import Console
 
-    from ndereg.experiments.display import LiveProgress, results_table
+    from ndereg.experiments import STUDIES, lookup
+    from ndereg.experiments.display import results_table
     from ndereg.experiments.session import Session
-    from ndereg.experiments.training import Interrupted, Listener
+    from ndereg.experiments.study_session import StudySession
+    from ndereg.experiments.training import Interrupted
 
     console = Console()
     recipe, preset, quiet = (options.pop(name) for name in ("recipe", "preset", "quiet"))
     out, resume = options.pop("out"), options.pop("resume")
+    session: Session
     try:
+        if command == "train":
+            lookup(recipe)
+        kind = StudySession if recipe in STUDIES else Session
         chosen = _settings(options)
         if resume:
             if out is None:
                 raise ValueError("--resume needs to know what to continue; try --out FOLDER")
-            session = Session.reopen(recipe, out, **chosen)
+            session = kind.reopen(recipe, out, **chosen)
         else:
             out = out or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-            session = Session.create(recipe, out, preset, **chosen)
-        with contextlib.ExitStack() as stack:
-            listener = Listener()
-            if not quiet:
-                listener = stack.enter_context(LiveProgress(console, session.recipe.metric))
-                listener.waiting(session.runs, len(session.settings.seeds) > 1)
-            results = session.train(listener)
+            session = kind.create(recipe, out, preset, **chosen)
+        results = _results(session, console, quiet)
     except Interrupted as stopped:
         again = shlex.join(["ndereg", command, recipe, "--out", str(out), "--resume"])
         console.print(f"Stopped in run {stopped}; its checkpoint is written. To continue:")
@@ -268,6 +278,22 @@ def _session(command: str, options: dict[str, Any]) -> None:
         raise typer.Exit(1) from None
     console.print(results_table(session.recipe, results))
     console.print(f"Report: {session.folder.report}", soft_wrap=True, highlight=False)
+
+
+def _results(session: Any, console: Any, quiet: bool) -> Any:
+    """Train, or compute the rows of a study, saying how far it is."""
+    from ndereg.experiments.display import LiveProgress
+    from ndereg.experiments.study_session import StudySession
+    from ndereg.experiments.training import Listener
+
+    if isinstance(session, StudySession):
+        return session.compute(*(() if quiet else (console.print,)))
+    with contextlib.ExitStack() as stack:
+        listener = Listener()
+        if not quiet:
+            listener = stack.enter_context(LiveProgress(console, session.recipe.metric))
+            listener.waiting(session.runs, len(session.settings.seeds) > 1)
+        return session.train(listener)
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:

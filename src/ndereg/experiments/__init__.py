@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ndereg.experiments.recipe import Recipe
+    from ndereg.experiments.study import Study
 
 RECIPES = {
     "digits": "ndereg.experiments.digits:Digits",
@@ -23,6 +24,12 @@ RECIPES = {
 """Recipes by name; a recipe's module is imported when it is asked for."""
 
 
+STUDIES = {
+    "langevin": "ndereg.experiments.langevin:Langevin",
+}
+"""What is computed, not trained, by name."""
+
+
 def lookup(name: str) -> Recipe:
     """Return the recipe of this name.
 
@@ -31,18 +38,44 @@ def lookup(name: str) -> Recipe:
     ValueError
         If there is none.
     """
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=1)
+    if name in STUDIES:
+        raise ValueError(
+            f"expected a recipe that is trained, received the study {name!r}; try ndereg compare "
+            f"{name}"
+        )
+    return _found(name, RECIPES)
+
+
+def experiment(name: str) -> Recipe | Study:
+    """Return the recipe or the study of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    return _found(name, RECIPES | STUDIES)
+
+
+def _found(name: str, known: dict[str, str]) -> Any:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"expected a recipe among {', '.join(RECIPES)}, received {name!r}{hint}")
-    module, attribute = RECIPES[name].split(":")
+        raise ValueError(f"expected a recipe among {', '.join(known)}, received {name!r}{hint}")
+    module, attribute = known[name].split(":")
     return getattr(import_module(module), attribute)()
 
 
 def overview() -> str:
     """Return what recipes have to choose from, a paragraph for each: presets and rows."""
     recipes = [lookup(name) for name in RECIPES]
-    return "\n\n".join(
+    trained = [
         f"{recipe.name}: presets {', '.join(recipe.presets)}; rows {', '.join(recipe.regularizers)}"
         for recipe in recipes
-    )
+    ]
+    studies = [
+        f"{name} (compare only): presets {', '.join(found.presets)}; rows {', '.join(found.rows)}"
+        for name in STUDIES
+        if (found := _found(name, STUDIES))
+    ]
+    return "\n\n".join([*trained, *studies])

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndereg.experiments import lookup
+from ndereg.experiments import experiment
 from ndereg.experiments.recipe import Recipe, Settings
 from ndereg.experiments.storage import RunFolder
+from ndereg.experiments.study import Outcome, Study, StudySettings
 from ndereg.experiments.summary import row_names
 from ndereg.experiments.training import Result
 
-FREE = ("regularizers", "weights", "seeds", "epochs", "steps", "evaluate_every", "threads", "data")
+FREE = ("regularizers", "weights", "seeds", "epochs", "steps", "evaluate_every", "threads", "data",
+        "rows")  # fmt: skip
 """Settings in which the folders of one experiment may differ. How long was trained and on how much
 is compared by the steps and the samples of the results."""
 
@@ -30,10 +32,10 @@ class Collection:
 
     Parameters
     ----------
-    recipe : Recipe
-    settings : Settings
+    recipe : Recipe or Study
+    settings : Settings or StudySettings
         Of the first folder; the others agree but for :data:`FREE`.
-    results : tuple of Result
+    results : tuple of Result or of Outcome
         Of all finished runs.
     records : tuple of dict
         The lines of ``metrics.jsonl`` of all runs, with the ``row`` of the table they belong to.
@@ -45,9 +47,9 @@ class Collection:
         Of the packages.
     """
 
-    recipe: Recipe
-    settings: Settings
-    results: tuple[Result, ...]
+    recipe: Recipe | Study
+    settings: Settings | StudySettings
+    results: tuple[Any, ...]
     records: tuple[dict[str, Any], ...] = ()
     commands: tuple[str, ...] = ()
     machines: tuple[dict[str, Any], ...] = ()
@@ -67,7 +69,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         raise ValueError("expected at least one output folder, received none")
     opened = [RunFolder(path) for path in folders]
     configs = [folder.read_config() for folder in opened]
-    recipe = lookup(configs[0]["recipe"])
+    recipe = experiment(configs[0]["recipe"])
     settings = [
         _settings(recipe, config, folder) for config, folder in zip(configs, opened, strict=True)
     ]
@@ -85,26 +87,37 @@ def collect(folders: Sequence[Path]) -> Collection:
         )
     _refuse_mixture(pairs)
     results = tuple(result for _, result in pairs)
-    names = row_names([(result.regularizer, result.weight) for result in results])
-    weights = [
-        {name: recipe.written_weight(chosen, name) for name in recipe.regularizers}
-        for chosen in settings
-    ]
-    records = tuple(
-        record | {"row": name}
-        for folder, written in zip(opened, weights, strict=True)
-        for record in folder.read_metrics()
-        if (name := names.get((record["regularizer"], written[record["regularizer"]])))
-    )
     machines = [config["machine"] for config in configs if "machine" in config]
     return Collection(
         recipe=recipe,
         settings=settings[0],
         results=results,
-        records=records,
+        records=_records(recipe, opened, settings, results),
         commands=tuple(dict.fromkeys(map(command, configs))),
         machines=tuple(m for i, m in enumerate(machines) if m not in machines[:i]),
         versions={k: v for config in configs for k, v in config.get("versions", {}).items()},
+    )
+
+
+def _records(
+    recipe: Recipe | Study,
+    folders: Sequence[RunFolder],
+    settings: Sequence[Any],
+    results: Sequence[Any],
+) -> tuple[dict[str, Any], ...]:
+    """Return the lines of ``metrics.jsonl``, with the row of the table that they belong to."""
+    if isinstance(recipe, Study):
+        return tuple(record for folder in folders for record in folder.read_metrics())
+    names = row_names([(result.regularizer, result.weight) for result in results])
+    weights = [
+        {name: recipe.written_weight(chosen, name) for name in recipe.regularizers}
+        for chosen in settings
+    ]
+    return tuple(
+        record | {"row": name}
+        for folder, written in zip(folders, weights, strict=True)
+        for record in folder.read_metrics()
+        if (name := names.get((record["regularizer"], written[record["regularizer"]])))
     )
 
 
@@ -117,12 +130,14 @@ def command(config: Mapping[str, Any]) -> str:
     >>> command({"recipe": "digits", "preset": "default", "settings": settings})
     'ndereg compare digits --regularizers error --weight error=5:1 --seed 3 --seeds 2'
     """
-    recipe, preset = lookup(config["recipe"]), config.get("preset", "default")
-    default = recipe.settings(preset)
+    recipe, preset = experiment(config["recipe"]), config.get("preset", "default")
+    default: Any = recipe.settings(preset)
     words = ["ndereg", "compare", recipe.name]
     words += [] if preset == "default" else ["--preset", preset]
     chosen = {name: config["settings"].get(name) for name in vars(default)}
-    if chosen["steps"] is None and default.steps is None:
+    if isinstance(recipe, Study):
+        pass
+    elif chosen["steps"] is None and default.steps is None:
         del chosen["steps"]
     else:  # one of the two says how long
         del chosen["epochs" if chosen["steps"] is not None else "steps"]
@@ -135,8 +150,8 @@ def command(config: Mapping[str, Any]) -> str:
         elif name == "seeds":
             words += ["--seed", str(value[0])] if value[0] else []
             words += ["--seeds", str(len(value))] if len(value) > 1 else []
-        elif name == "regularizers":
-            words += ["--regularizers", ",".join(value)]
+        elif name in ("regularizers", "rows"):
+            words += [f"--{name}", ",".join(value)]
         elif name == "data":
             words += ["--data", Path(value).name]
         elif value is not None:
@@ -144,14 +159,18 @@ def command(config: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _result(recipe: Recipe, settings: Settings, written: dict[str, Any]) -> Result:
+def _result(recipe: Recipe | Study, settings: Any, written: dict[str, Any]) -> Result | Outcome:
     """Return a result; before results named their weight, the settings did."""
+    if isinstance(recipe, Study):
+        return Outcome(**written)
     result = Result(**written)
     weight = result.weight or recipe.written_weight(settings, result.regularizer)
     return dataclasses.replace(result, weight=weight)
 
 
-def _settings(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder) -> Settings:
+def _settings(
+    recipe: Recipe | Study, config: Mapping[str, Any], folder: RunFolder
+) -> Settings | StudySettings:
     if config["recipe"] != recipe.name:
         raise ValueError(
             f"expected folders of one experiment, received {recipe.name!r} and, in {folder.path}, "
@@ -160,7 +179,7 @@ def _settings(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder) -> S
     return recipe.settings(config.get("preset", "default"), **config["settings"])
 
 
-def _refuse_difference(first: Path, ours: Settings, path: Path, theirs: Settings) -> None:
+def _refuse_difference(first: Path, ours: Any, path: Path, theirs: Any) -> None:
     for name, value in vars(ours).items():
         other = getattr(theirs, name)
         if name not in FREE and value != other:
@@ -170,25 +189,32 @@ def _refuse_difference(first: Path, ours: Settings, path: Path, theirs: Settings
             )
 
 
-def _refuse_mixture(pairs: Sequence[tuple[Path, Result]]) -> None:
+def _refuse_mixture(pairs: Sequence[tuple[Path, Result | Outcome]]) -> None:
     """Refuse runs of different lengths or data, and runs that are there twice."""
     first_path, first = pairs[0]
-    seen: dict[tuple[str, str, int], Path] = {}
+    seen: dict[tuple[Any, ...], Path] = {}
     for path, result in pairs:
-        for name in ("steps", "samples"):
-            if getattr(result, name) != getattr(first, name):
-                raise ValueError(
-                    f"expected runs of one length on the same data, received {name} "
-                    f"{getattr(first, name)} in {first_path} and {getattr(result, name)} in "
-                    f"{path}; try a report for each"
-                )
-        run = (result.regularizer, result.weight, result.seed)
+        if isinstance(result, Outcome):
+            name, run = result.row, (result.row, result.seed)
+        else:
+            _refuse_lengths(first_path, first, path, result)
+            name, run = result.regularizer, (result.regularizer, result.weight, result.seed)
         if run in seen:
             raise ValueError(
-                f"expected every run once, received {result.regularizer!r} with seed {result.seed} "
+                f"expected every run once, received {name!r} with seed {result.seed} "
                 f"in {seen[run]} and in {path}; try leaving one of them out"
             )
         seen[run] = path
+
+
+def _refuse_lengths(first_path: Path, first: Any, path: Path, result: Result) -> None:
+    for name in ("steps", "samples"):
+        if getattr(result, name) != getattr(first, name):
+            raise ValueError(
+                f"expected runs of one length on the same data, received {name} "
+                f"{getattr(first, name)} in {first_path} and {getattr(result, name)} in "
+                f"{path}; try a report for each"
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from ndereg.experiments.recipe import Metric, Recipe
 from ndereg.experiments.runners.base import StepResult
+from ndereg.experiments.study import Study
 from ndereg.experiments.summary import cells, columns, summarize
 from ndereg.experiments.training import Listener, Result, Run
 
@@ -86,11 +88,16 @@ class LiveProgress(Listener):
         self.unshown, self.shown_at = 0, 0.0
 
 
-def results_table(recipe: Recipe, results: Sequence[Result]) -> Table:
+def results_table(recipe: Recipe | Study, results: Sequence[Any]) -> Table:
     """Return the comparison as a table."""
+    if isinstance(recipe, Study):
+        headings, lines = recipe.table(results)
+    else:
+        headings = columns(recipe.metric)
+        lines = [cells(row, recipe.metric) for row in summarize(results, recipe.metric)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for index, heading in enumerate(columns(recipe.metric)):
+    for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in summarize(results, recipe.metric):
-        table.add_row(*cells(row, recipe.metric))
+    for line in lines:
+        table.add_row(*line)
     return table

@@ -26,12 +26,12 @@ def training_figure(records: Sequence[dict[str, Any]], metric: Metric) -> Figure
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     scale = 100.0 if metric.percent else 1.0
-    styles = _styles(record["row"] for record in records)
+    looks = styles(record["row"] for record in records)
     labelled: set[str] = set()
     for row, seed in dict.fromkeys((record["row"], record["seed"]) for record in records):
         lines = [record for record in records if (record["row"], record["seed"]) == (row, seed)]
         tests = [record for record in lines if "test_nfev" in record]
-        style = {**styles[row], "linewidth": 1.5}
+        style = {**looks[row], "linewidth": 1.5}
         label = None if row in labelled else row  # one entry in the legend for all seeds
         labelled.add(row)
         epochs = [record["epoch"] for record in tests]
@@ -56,7 +56,7 @@ def solver_figure(results: Sequence[Result]) -> Figure:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     groups = grouped(results)
-    for name, style in _styles(groups).items():
+    for name, style in styles(groups).items():
         first = min(groups[name], key=lambda result: result.seed)
         color = style["color"]
         _draw(panels, first.after, label=name, **style)
@@ -74,7 +74,7 @@ def precision_figure(results: Sequence[Result], metric: Metric) -> Figure:
     panels = figure.subplots(1, 2)
     groups = grouped(results)
     scale = 100.0 if metric.percent else 1.0
-    for name, style in _styles(groups).items():
+    for name, style in styles(groups).items():
         group = groups[name]
         label = name
         for result in group:
@@ -110,7 +110,8 @@ def _draw(panels: Sequence[Axes], trace: Trace, **style: Any) -> None:
         panel.plot(times, values, marker=".", linewidth=1, **style)
 
 
-def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return colour and dashes of every row."""
     return {
         name: {
             "color": COLORS[i % len(COLORS)],

@@ -5,13 +5,19 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from ndereg.experiments import figures
 from ndereg.experiments.collection import Collection
-from ndereg.experiments.published import comparison
+from ndereg.experiments.published import Table, comparison
+from ndereg.experiments.recipe import Recipe
 from ndereg.experiments.storage import write_bytes
+from ndereg.experiments.study import Study
 from ndereg.experiments.summary import cells, columns, summarize
 
 _PAGE = """<!doctype html>
@@ -27,76 +33,130 @@ img {{ max-width: 100%; }}
 </style>
 <h1>{title}</h1>
 {table}
-<p>NFE: evaluations of the field when the test set, or the part of it that the recipe names, is
-solved as one batch. Training time leaves out compilation, which stands in its own column. After
-each value: its ratio to the row without a regularizer. {seeds}</p>
+<p>{legend}</p>
 {published}
-<h2>Over training</h2>
-<img alt="evaluations, score and loss over training" src="data:image/png;base64,{training}">
-<h2>Along t</h2>
-<p>The accepted steps of the solver on the same batch: dotted with the initial parameters, solid
-after training.</p>
-<img alt="step size, error and stiffness along t" src="data:image/png;base64,{solver}">
-<h2>Work against precision</h2>
-<p>Left: the trained models solved at other tolerances; the error is that of the prediction against
-a fine solve of the same model in double precision. Right: every run's score against what its
-prediction costs.</p>
-<img alt="evaluations against error, score against evaluations"
-src="data:image/png;base64,{precision}">
+{plots}
 <h2>Settings</h2>
 {commands}
 {settings}
 </html>
 """
 
+_SEEDS = " ± is the sample standard deviation over seeds."
+_LEGEND = """NFE: evaluations of the field when the test set, or the part of it that the recipe
+names, is solved as one batch. Training time leaves out compilation, which stands in its own column.
+After each value: its ratio to the row without a regularizer."""
+_ALONG = """The accepted steps of the solver on the same batch: dotted with the initial parameters,
+solid after training."""
+_WORK = """Left: the trained models solved at other tolerances; the error is that of the prediction
+against a fine solve of the same model in double precision. Right: every run's score against what
+its prediction costs."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A section of the report, and a file of the same name."""
+
+    name: str
+    heading: str
+    text: str
+    alt: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the report of an experiment says, apart from how it looks."""
+
+    table: Table
+    legend: str
+    plots: tuple[Plot, ...]
+    beside: tuple[tuple[str, Table], ...]
+    """Tables beside those of papers, by their citation."""
+    settings: Mapping[str, Any]
+
 
 def write_report(collection: Collection, folder: Path) -> Path:
-    """Write ``report.html``, ``training.png``, ``solver.png`` and ``precision.png``."""
-    recipe, results = collection.recipe, collection.results
-    images = {
-        "training": figures.png(figures.training_figure(collection.records, recipe.metric)),
-        "solver": figures.png(figures.solver_figure(results)),
-        "precision": figures.png(figures.precision_figure(results, recipe.metric)),
-    }
-    for name, image in images.items():
-        write_bytes(folder / f"{name}.png", image)
-    rows = summarize(results, recipe.metric)
+    """Write ``report.html`` and its plots as PNG."""
+    content = _studied(collection) if isinstance(collection.recipe, Study) else _trained(collection)
+    seeds = {result.seed for result in collection.results}
+    plots = []
+    for plot in content.plots:
+        image = figures.png(plot.figure)
+        write_bytes(folder / f"{plot.name}.png", image)
+        source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        plots.append(f"<h2>{plot.heading}</h2>\n<p>{plot.text}</p>" if plot.text else
+                     f"<h2>{plot.heading}</h2>")  # fmt: skip
+        plots.append(f'<img alt="{plot.alt}" src="{source}">')
+    beside = [
+        part
+        for citation, table in content.beside
+        for part in (f"<h2>Beside {html.escape(citation)}</h2>", _table(*table))
+    ]
     page = _PAGE.format(
-        title=html.escape(f"ndereg: {recipe.name}, {collection.settings.backend}"),
-        table=_table(columns(recipe.metric), [cells(row, recipe.metric) for row in rows]),
-        seeds="± is the sample standard deviation over seeds."
-        if any(row.nfev.deviation is not None for row in rows)
-        else "",
-        published=_published(collection),
+        title=html.escape(f"ndereg: {collection.recipe.name}, {collection.settings.backend}"),
+        table=_table(*content.table),
+        legend=content.legend + (_SEEDS if len(seeds) > 1 else ""),
+        published="\n".join(beside),
+        plots="\n".join(plots),
         commands="".join(f"<pre>{html.escape(text)}</pre>" for text in collection.commands),
-        settings=_table(["setting", "value"], _settings(collection)),
-        **{name: base64.b64encode(image).decode() for name, image in images.items()},
+        settings=_table(["setting", "value"], _settings(collection, content.settings)),
     )
     path = folder / "report.html"
     write_bytes(path, page.encode())
     return path
 
 
-def _published(collection: Collection) -> str:
-    """Return a table for every paper that has rows of ours."""
-    metric = collection.recipe.metric
-    rows = summarize(collection.results, metric)
-    parts = []
-    for paper in collection.recipe.papers:
-        if (table := comparison(rows, paper, metric)) is not None:
-            parts += [f"<h2>Beside {html.escape(paper.citation)}</h2>", _table(*table)]
-    return "\n".join(parts)
+def _trained(collection: Collection) -> Content:
+    recipe, results = collection.recipe, collection.results
+    assert isinstance(recipe, Recipe)
+    metric = recipe.metric
+    rows = summarize(results, metric)
+    over = figures.training_figure(collection.records, metric)
+    work = figures.precision_figure(results, metric)
+    compared = [(paper.citation, comparison(rows, paper, metric)) for paper in recipe.papers]
+    return Content(
+        table=(columns(metric), [cells(row, metric) for row in rows]),
+        legend=_LEGEND,
+        plots=(
+            Plot("training", "Over training", "", "evaluations, score and loss over training",
+                 over),
+            Plot("solver", "Along t", _ALONG, "step size, error and stiffness along t",
+                 figures.solver_figure(results)),
+            Plot("precision", "Work against precision", _WORK,
+                 "evaluations against error, score against evaluations", work),
+        ),
+        beside=tuple((citation, table) for citation, table in compared if table is not None),
+        settings={
+            "regularizers": list(dict.fromkeys(r.regularizer for r in results)),
+            "weights": {r.regularizer: r.weight for r in results},
+            "optimizer steps": results[0].steps,
+            "training samples": results[0].samples,
+        },
+    )  # fmt: skip
 
 
-def _settings(collection: Collection) -> list[list[str]]:
-    settings = dataclasses.asdict(collection.settings)
-    settings |= {
-        "regularizers": list(dict.fromkeys(r.regularizer for r in collection.results)),
-        "weights": {r.regularizer: r.weight for r in collection.results},
-        "seeds": sorted({r.seed for r in collection.results}),
-        "optimizer steps": collection.results[0].steps,
-        "training samples": collection.results[0].samples,
-    }
+def _studied(collection: Collection) -> Content:
+    study, outcomes = collection.recipe, collection.results
+    assert isinstance(study, Study)
+    compared = [(paper.citation, study.beside(outcomes, paper)) for paper in study.papers]
+    rows = dict.fromkeys(outcome.row for outcome in outcomes)
+    meanings = "; ".join(f"{row}: {study.rows[row]}" for row in rows)
+    return Content(
+        table=study.table(outcomes),
+        legend=f"{html.escape(study.legend)}</p>\n<p>{html.escape(meanings)}.",
+        plots=(
+            Plot("study", html.escape(study.heading), html.escape(study.caption),
+                 html.escape(study.heading), study.figure(outcomes)),
+        ),
+        beside=tuple((citation, table) for citation, table in compared if table is not None),
+        settings={"rows": list(rows)},
+    )  # fmt: skip
+
+
+def _settings(collection: Collection, found: Mapping[str, Any]) -> list[list[str]]:
+    settings = dataclasses.asdict(collection.settings) | dict(found)
+    settings["seeds"] = sorted({r.seed for r in collection.results})
     machines = [{k: v for k, v in m.items() if k != "versions"} for m in collection.machines]
     rows = [*settings.items(), *collection.versions.items(), *(("machine", m) for m in machines)]
     return [[name, _plain(value)] for name, value in rows]

@@ -11,17 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ndereg.experiments import lookup
+from ndereg.experiments import experiment
 from ndereg.experiments.collection import Collection
 from ndereg.experiments.precision import TOLERANCES
 from ndereg.experiments.published import comparison
-from ndereg.experiments.recipe import Recipe
 from ndereg.experiments.storage import write_bytes
+from ndereg.experiments.study import Outcome, Study
 from ndereg.experiments.summary import cells, columns, grouped, summarize
 from ndereg.experiments.training import Result
 
 _DROPPED = ("before", "after", "train_cpu_s")
 _MACHINE = ("device", "processor", "cores")
+_LOCAL = ("rows", "seeds")
 _SHARED = ("backend", "device", "method", "rtol", "atol", "batch_size", "optimizer",
            "learning_rate")  # fmt: skip
 
@@ -57,10 +58,14 @@ def write_results(
         What a reader should know: what did not reproduce, and why.
     """
     settings = vars(collection.settings)
+    if isinstance(collection.recipe, Study):
+        shared = [name for name in settings if name not in _LOCAL]
+    else:
+        shared = list(_SHARED)
     content = {
         "title": title,
         "recipe": collection.recipe.name,
-        "settings": {name: settings[name] for name in _SHARED},
+        "settings": {name: settings[name] for name in shared},
         "commands": list(collection.commands),
         "machines": _machines(collection.machines),
         "versions": dict(collection.versions),
@@ -104,7 +109,7 @@ def page(experiments: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _compact(result: Result) -> dict[str, Any]:
+def _compact(result: Result | Outcome) -> dict[str, Any]:
     """Return a result without its traces, numbers in six digits."""
     kept = {k: v for k, v in dataclasses.asdict(result).items() if k not in _DROPPED}
     return json.loads(json.dumps(kept), parse_float=lambda text: float(f"{float(text):.6g}"))
@@ -125,7 +130,9 @@ def _place(machine: Mapping[str, Any]) -> str:
     return f"{gpu}{machine['processor']}, {cores}"
 
 
-def _runs(content: Mapping[str, Any]) -> list[Result]:
+def _runs(content: Mapping[str, Any]) -> list[Any]:
+    if isinstance(experiment(content["recipe"]), Study):
+        return [Outcome(**run) for run in content["runs"]]
     return [Result(**run, before={}, after={}) for run in content["runs"]]
 
 
@@ -135,19 +142,29 @@ def _about(content: Mapping[str, Any]) -> list[str]:
     machines = " and ".join(map(_place, content["machines"]))
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
-    total = sum(run.train_s + run.compile_s for run in runs)
+    if isinstance(runs[0], Outcome):
+        work, kind, total = "", "rows", sum(run.seconds for run in runs)
+    else:
+        work = f"{runs[0].steps} optimizer steps on {runs[0].samples} training samples, "
+        kind, total = "trainings", sum(run.train_s + run.compile_s for run in runs)
     summary = (
-        f"{runs[0].steps} optimizer steps on {runs[0].samples} training samples, seeds {seeds}; "
-        f"{settings}. On {machines or 'an unrecorded machine'}; {versions}. All {len(runs)} "
-        f"trainings took {_duration(total)}, compilation included."
+        f"{work}seeds {seeds}; {settings}. On {machines or 'an unrecorded machine'}; {versions}. "
+        f"All {len(runs)} {kind} took {_duration(total)}, compilation included."
     )
+    summary = summary[0].upper() + summary[1:]
     commands = [f"$ {command}" for command in content["commands"]]
     return ["```console", *commands, "```", "", summary, ""]
 
 
 def _tables(content: Mapping[str, Any]) -> list[str]:
-    recipe: Recipe = lookup(content["recipe"])
-    runs, metric = _runs(content), recipe.metric
+    recipe, runs = experiment(content["recipe"]), _runs(content)
+    if isinstance(recipe, Study):
+        lines = [*_markdown(*recipe.table(runs)), recipe.legend, ""]
+        for each in recipe.papers:
+            if (table := recipe.beside(runs, each)) is not None:
+                lines += [f"Beside {each.citation}:", "", *_markdown(*table)]
+        return lines
+    metric = recipe.metric
     rows = summarize(runs, metric)
     lines = _markdown(columns(metric), [cells(row, metric) for row in rows])
     for paper in recipe.papers:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ndereg
-from ndereg.experiments import lookup
+from ndereg.experiments import experiment
 from ndereg.experiments.collection import collect
 from ndereg.experiments.interrupt import Interrupt
 from ndereg.experiments.recipe import Recipe, Settings
@@ -42,7 +42,7 @@ class Session:
         ValueError
             If a setting is wrong or the folder holds something already.
         """
-        found = lookup(recipe)
+        found = experiment(recipe)
         settings = found.settings(preset, **chosen)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(
@@ -64,7 +64,7 @@ class Session:
         config = folder.read_config("leave out --resume to start there")
         if config["recipe"] != recipe:
             raise ValueError(f"{path} holds recipe {config['recipe']!r}, received {recipe!r}")
-        found = lookup(recipe)
+        found = experiment(recipe)
         preset = config.get("preset", "default")
         settings = found.settings(preset, **config["settings"])
         for name, value in chosen.items():

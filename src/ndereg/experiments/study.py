@@ -1,0 +1,207 @@
+"""What a study is: rows that are computed, not trained.
+
+A :class:`Study` names its rows and the figures that each of them gets; from settings, a row and a
+seed it computes an :class:`Outcome`. Folders, ``--resume``, collections and the report are those of
+trainings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from matplotlib.figure import Figure
+
+from ndereg.experiments.published import Table
+from ndereg.experiments.recipe import BACKENDS
+from ndereg.solve import Face
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What every study lets one choose; a study adds its own fields in a subclass.
+
+    Every field is JSON-ready, so ``config.json`` rebuilds it.
+    """
+
+    backend: str = "numpy"
+    rows: tuple[str, ...] = ()
+    """All of the study's by default."""
+    seeds: tuple[int, ...] = (0,)
+    paths: int = 64
+
+    device: ClassVar[str] = "cpu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(self.rows))
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        if self.backend not in BACKENDS:
+            raise ValueError(
+                f"expected a backend among {', '.join(BACKENDS)}, received {self.backend!r}"
+            )
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"expected seeds of at least 0, received {self.seeds}; try --seeds 3")
+        if self.paths < 2:
+            raise ValueError(f"expected paths >= 2, received {self.paths}; try --paths 64")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study says about a row and a seed.
+
+    Parameters
+    ----------
+    row : str
+    seed : int
+    values : dict
+        The figures of the table by the names of the study's columns; nan where there is none.
+    seconds : float
+        Of computing it, compilation included.
+    curves : dict
+        Lists of numbers that the study's plot needs.
+    """
+
+    row: str
+    seed: int
+    values: dict[str, float]
+    seconds: float
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the table."""
+
+    name: str
+    title: str
+    digits: int = 3
+    """Significant ones."""
+
+    def text(self, values: Sequence[float]) -> str:
+        """Return mean and, of several, the sample standard deviation."""
+        text = self._plain(statistics.fmean(values))
+        return text if len(values) < 2 else f"{text} ± {self._plain(statistics.stdev(values))}"
+
+    def _plain(self, value: float) -> str:
+        if value != value:
+            return "–"
+        large = abs(value) >= 10**self.digits
+        return f"{value:,.0f}" if large else f"{value:.{self.digits}g}"
+
+
+@dataclass(frozen=True)
+class PublishedRows:
+    """What a paper reports of a study: figures by row and column, those it gives."""
+
+    citation: str
+    rows: Mapping[str, Mapping[str, float]]
+
+
+class Study(ABC):
+    """What ``ndereg compare`` computes by name, without training anything."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[StudySettings]] = StudySettings
+    rows: ClassVar[Mapping[str, str]]
+    """What each row is, in a few words."""
+    columns: ClassVar[Sequence[Column]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    papers: ClassVar[Sequence[PublishedRows]] = ()
+    legend: ClassVar[str]
+    """What the columns mean, beneath the table."""
+    heading: ClassVar[str]
+    caption: ClassVar[str]
+    """Of the plot."""
+
+    def settings(self, preset: str = "default", **chosen: Any) -> StudySettings:
+        """Return a preset with the user's choices on top, checked.
+
+        Raises
+        ------
+        ValueError
+            If the study lacks the preset, an option or a row, or a value is out of range.
+        """
+        if preset not in self.presets:
+            raise ValueError(
+                f"expected a preset among {', '.join(self.presets)}, received {preset!r}"
+                f"{_similar(preset, self.presets)}"
+            )
+        known = {each.name for each in dataclasses.fields(self.settings_type)}
+        if unknown := sorted(chosen.keys() - known):
+            raise ValueError(
+                f"study {self.name!r} has no option {', '.join(unknown)}; it has "
+                f"{', '.join(sorted(known))}"
+            )
+        settings = self.settings_type(
+            **{"rows": tuple(self.rows), **self.presets[preset], **chosen}
+        )
+        for row in settings.rows:
+            if row not in self.rows:
+                raise ValueError(
+                    f"expected rows among {', '.join(self.rows)}, received {row!r}"
+                    f"{_similar(row, self.rows)}"
+                )
+        if not settings.rows or len(set(settings.rows)) < len(settings.rows):
+            raise ValueError(f"expected different rows, received {', '.join(settings.rows)}")
+        return settings
+
+    def absent(self, row: str) -> str | None:
+        """Return why a row is left out here, such as a package that is not installed; or None."""
+        return None
+
+    @abstractmethod
+    def compute(self, settings: Any, row: str, seed: int) -> Outcome:
+        """Compute a row."""
+
+    @abstractmethod
+    def figure(self, outcomes: Sequence[Outcome]) -> Figure:
+        """Plot."""
+
+    def table(self, outcomes: Iterable[Outcome]) -> Table:
+        """Return headings and a line for every row, means and deviations over the seeds."""
+        lines = []
+        for row, group in by_row(outcomes).items():
+            figures = [c.text([each.values[c.name] for each in group]) for c in self.columns]
+            seconds = statistics.fmean(each.seconds for each in group)
+            lines.append([row, *figures, f"{seconds:.1f} s"])
+        return ["row", *(column.title for column in self.columns), "time"], lines
+
+    def beside(self, outcomes: Iterable[Outcome], paper: PublishedRows) -> Table | None:
+        """Return our figures and a paper's next to each other; None without a row of it."""
+        groups = {row: g for row, g in by_row(outcomes).items() if row in paper.rows}
+        given = [c for c in self.columns if any(c.name in paper.rows[row] for row in groups)]
+        if not given:
+            return None
+        lines = []
+        for row, group in groups.items():
+            line, theirs = [row], paper.rows[row]
+            for column in given:
+                line.append(column.text([each.values[column.name] for each in group]))
+                line.append(column.text([theirs.get(column.name, float("nan"))]))
+            lines.append(line)
+        return ["row", *(name for c in given for name in (c.title, "paper"))], lines
+
+
+def by_row(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Return the outcomes of every row, in order of appearance."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.row, []).append(outcome)
+    return groups
+
+
+def face(backend: str) -> Face:
+    """Return ``ndereg.numpy``, ``ndereg.torch`` or ``ndereg.jax``."""
+    found: Any = importlib.import_module(f"ndereg.{backend}")
+    return found
+
+
+def _similar(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,224 @@
+"""Studies: rows that are computed, in the folders and the report of trainings."""
+
+import dataclasses
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ndereg.cli import app
+from ndereg.experiments import STUDIES, experiment, lookup
+from ndereg.experiments.collection import collect, command
+from ndereg.experiments.langevin import DEVIATION, ENTRIES, gradient, held
+from ndereg.experiments.results_page import page, read_results, write_results
+from ndereg.experiments.sampling import effective_samples, figures_of_funnel
+from ndereg.experiments.study import Column, Outcome
+from ndereg.experiments.study_session import StudySession
+
+TINY = {"paths": 4, "samples": 4, "spacing": 0.25, "warmup": 0.25}
+ROWS = ("align", "quicsort-embedded")
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def session(path, **chosen):
+    return StudySession.create("langevin", path, **{"backend": "torch", **TINY, **chosen})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two rows, two seeds."""
+    path = tmp_path_factory.mktemp("study") / "out"
+    session(path, rows=ROWS, seeds=(0, 1)).compute()
+    return path
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_settings_for_each_preset(name):
+    study = experiment(name)
+    for preset in study.presets:
+        settings = study.settings(preset)
+        written = json.loads(json.dumps(dataclasses.asdict(settings)))
+        assert study.settings(preset, **written) == settings
+    for paper in study.papers:
+        assert paper.rows.keys() <= study.rows.keys()
+        names = {column.name for column in study.columns}
+        assert all(row.keys() <= names for row in paper.rows.values())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"rows": ("quiksort",)}, "did you mean 'quicsort'"),
+        ({"rows": ()}, "different rows"),
+        ({"rows": ("ubu", "ubu")}, "different rows"),
+        ({"backend": "keras"}, "backend among numpy, torch, jax"),
+        ({"seeds": (-1,)}, "at least 0"),
+        ({"paths": 1}, "paths >= 2"),
+        ({"samples": 1}, "samples >= 4"),
+        ({"spacing": 0.0}, "spacing > 0"),
+        ({"force": "none"}, "force gradient or held"),
+        ({"epochs": 3}, "no option epochs; it has backend"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_runs(chosen, message):
+    with pytest.raises(ValueError, match=message):
+        experiment("langevin").settings(**chosen)
+
+
+def test_a_study_is_not_trained():
+    with pytest.raises(ValueError, match="ndereg compare langevin"):
+        lookup("langevin")
+    found = call("train", "langevin")
+    assert found.exit_code == 2 and "try ndereg compare langevin" in found.stderr
+    assert "langevin (compare only)" in CliRunner().invoke(app, ["compare", "--help"]).stdout
+
+
+def test_a_folder_of_a_study(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["recipe"] == "langevin" and config["settings"]["rows"] == list(ROWS)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    runs = [(row, seed) for seed in (0, 1) for row in ROWS]
+    assert [(record["row"], record["seed"]) for record in records] == runs
+    assert all(record["failed"] == 0 and record["gradients"] > 1 for record in records)
+    text = (folder / "report.html").read_text()
+    assert (folder / "study.png").exists()
+    assert "http" not in text and "data:image/png;base64" in text
+    assert "sample standard deviation over seeds" in text and "± " in text
+    expected = "ndereg compare langevin --backend torch --rows align,quicsort-embedded"
+    assert command(config).startswith(expected)
+
+
+def test_finished_rows_are_not_computed_again(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    session(out, rows=ROWS[:1]).compute()
+    study = experiment("langevin")
+    seen, compute = [], type(study).compute
+
+    def counted(self, settings, row, seed):
+        seen.append(row)
+        return compute(self, settings, row, seed)
+
+    config = json.loads((out / "config.json").read_text())
+    config["settings"]["rows"] = list(ROWS)
+    (out / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(type(study), "compute", counted)
+    found = call("compare", "langevin", "--out", out, "--resume")
+    assert found.exit_code == 0, found.output
+    assert seen == [ROWS[1]]
+    assert "quicsort-embedded, seed 0" in found.stdout and "align, seed 0" not in found.stdout
+    resumed, whole = (json.loads((f / "results.json").read_text()) for f in (out, folder))
+    assert [each["values"] for each in resumed] == [each["values"] for each in whole[:2]]
+    refused = call("compare", "langevin", "--out", out, "--resume", "--paths", 8)
+    assert refused.exit_code == 2 and "where paths is 4" in refused.stderr
+
+
+def test_folders_come_together_and_are_kept(folder, tmp_path):
+    other = tmp_path / "other"
+    session(other, rows=("ubu",), seeds=(0,)).compute()
+    collection = collect([folder, other])
+    assert [o.row for o in collection.results] == [*ROWS, *ROWS, "ubu"]
+    with pytest.raises(ValueError, match="every run once"):
+        collect([folder, folder])
+    with pytest.raises(ValueError, match="folders of one experiment"):
+        write_results(tmp_path / "no.json", "x", collect([folder, _changed(other, tmp_path)]))
+    kept = tmp_path / "kept" / "funnel.json"
+    write_results(kept, "The funnel", collection, ["a note"])
+    text = page(read_results(kept.parent))
+    assert "## The funnel" in text and "- a note" in text
+    assert "| ubu |" in text and "Beside" not in text
+    assert "seeds 0, 1;" in text.lower() and "All 5 rows took" in text
+
+
+def _changed(folder, tmp_path):
+    """A copy with other settings."""
+    copy = tmp_path / "changed"
+    copy.mkdir()
+    for name in ("results.json", "metrics.jsonl"):
+        (copy / name).write_text((folder / name).read_text())
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["samples"] = 5
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def test_a_row_without_its_package_is_left_out_with_a_sentence(tmp_path, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "numpyro" else real(name, *a)
+    )
+    said = []
+    with pytest.raises(ValueError, match="numpyro is not installed"):
+        session(tmp_path / "a", rows=("nuts",)).compute(said.append)
+    assert said == ["nuts is left out: numpyro is not installed; try pip install numpyro"]
+    assert not (tmp_path / "a").exists()
+
+
+def test_published_figures_stand_beside():
+    study = experiment("langevin")
+    values = {column.name: 2.0 for column in study.columns}
+    header, lines = study.beside([Outcome("quicsort", 0, values, 1.0)], study.papers[0])
+    assert header[:3] == ["row", "gradients", "paper"]
+    assert lines[0][:3] == ["quicsort", "2", "18.6"]
+    assert study.beside([Outcome("ubu", 0, values, 1.0)], study.papers[0]) is None
+
+
+def test_figures_are_written_with_their_deviation():
+    column = Column("x", "x", 3)
+    assert column.text([1.0, 3.0]) == "2 ± 1.41"
+    assert column.text([12345.6]) == "12,346"
+    assert column.text([float("nan")]) == "–"
+
+
+def test_forces_of_the_funnel():
+    """The gradient against differences of the potential; what is held fixed is not there."""
+    x = np.random.default_rng(0).normal(size=(3, ENTRIES))
+
+    def potential(x):
+        y, rest = x[:, 0], x[:, 1:]
+        squares = np.sum(rest**2, axis=1)
+        return y**2 / (2 * DEVIATION**2) + 4.5 * y + 0.5 * np.exp(-y) * squares
+
+    differences = np.stack(
+        [(potential(x + 1e-5 * e) - potential(x - 1e-5 * e)) / 2e-5 for e in np.eye(ENTRIES)], 1
+    )
+    np.testing.assert_allclose(gradient(0.0, x, None), differences, atol=1e-8)
+    np.testing.assert_allclose(held(0.0, x, None)[:, 1:], differences[:, 1:], atol=1e-8)
+    np.testing.assert_allclose(held(0.0, x, None)[:, 0], x[:, 0] / 9)
+
+
+def test_effective_samples_of_an_autoregression():
+    rng, rho = np.random.default_rng(1), 0.8
+    draws = rng.normal(size=(16, 4000))
+    for i in range(1, draws.shape[1]):
+        draws[:, i] = rho * draws[:, i - 1] + np.sqrt(1 - rho**2) * draws[:, i]
+    expected = draws.size * (1 - rho) / (1 + rho)
+    assert effective_samples(draws) == pytest.approx(expected, rel=0.1)
+
+
+def test_exact_samples_of_the_funnel_have_small_errors():
+    samples = np.random.default_rng(2).normal(size=(40, 500, ENTRIES))
+    samples[:, :, 0] *= DEVIATION
+    samples[:, :, 1:] *= np.exp(samples[:, :, :1] / 2)
+    found = figures_of_funnel(samples, 1e5, DEVIATION)
+    assert found["gradients"] == 5.0
+    assert found["mean_error"] < 0.1 and found["covariance_error"] < 0.02
+    assert 0.5 < found["effective"] < 1.5
+    samples[:, :, 0] += 1.0
+    assert figures_of_funnel(samples, 1e5, DEVIATION)["mean_error"] > 0.4
+
+
+@pytest.mark.slow
+def test_backends_sample_alike():
+    """One key is one path: figures of a short run agree between Numba and PyTorch."""
+    study = experiment("langevin")
+    found = [
+        study.compute(study.settings(rows=("align",), backend=backend, **TINY), "align", 0)
+        for backend in ("numpy", "torch")
+    ]
+    for name in ("gradients", "mean_error", "covariance_error"):
+        assert found[0].values[name] == pytest.approx(found[1].values[name], rel=1e-6)
