@@ -74,6 +74,9 @@ class Entries:
     samples, channels : int
     shared : bool
         Whether all samples have the same noise, so that only channels are numbered.
+    quiet : int
+        Entries of a sample after its channels that nothing is read of: those of a state that no
+        noise drives, which have whatever noise there is.
 
     Raises
     ------
@@ -84,6 +87,12 @@ class Entries:
     samples: int
     channels: int
     shared: bool = False
+    quiet: int = 0
+
+    @property
+    def width(self) -> int:
+        """Entries of a sample, with those that nothing is read of."""
+        return self.channels + self.quiet
 
     @property
     def joined(self) -> Entries:
@@ -172,7 +181,8 @@ class Path:
         """Return words that number the entries of the noise, ``(1, m)`` or ``(B, m)``."""
         rows = 1 if entries.shared else entries.samples
         index = np.arange(rows * entries.channels, dtype=np.uint32)
-        return self.arrays.words(index.reshape(rows, entries.channels))
+        index = index.reshape(rows, entries.channels)
+        return self.arrays.words(np.concatenate([index, *[index[:, :1]] * entries.quiet], axis=1))
 
     def increment(self, interval: Interval, components: Any) -> Increments:
         """W, H, K over an interval of every sample, ``(B, m)``, in the arithmetic of the arrays.

@@ -23,6 +23,7 @@ from ndereg.backends.bound import BoundField, note_call, refuse_result
 from ndereg.backends.derivatives import Derivatives
 from ndereg.backends.draws import uniform
 from ndereg.backends.pairs import first_of_pair, pair_cotangent, start_cotangent
+from ndereg.backends.undriven import undriven
 from ndereg.field import is_compiled
 from ndereg.flow import Divergence, Flow
 from ndereg.spec.integrand import Integrand
@@ -277,6 +278,7 @@ def extend(
         args_structure=args_structure,
         t_eval=t_eval,
         given_times=given_times,
+        diffusion=undriven(backend, problem, extended, args_structure),
     )
 
 

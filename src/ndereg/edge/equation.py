@@ -25,7 +25,10 @@ from ndereg.edge.path import path_of_solve, smallest_step
 from ndereg.field import is_compiled
 from ndereg.langevin import UnderdampedLangevin
 from ndereg.sde import SDE
-from ndereg.spec.stochastic import Noise
+from ndereg.spec.adjoint import Adjoint, Discrete, NoAdjoint
+from ndereg.spec.integrand import Integrand
+from ndereg.spec.stochastic import Noise, StochasticMethod
+from ndereg.spec.tableau import Tableau
 from ndereg.structure import Structure, check_leaves, flatten
 
 Equation = SDE | UnderdampedLangevin
@@ -62,18 +65,37 @@ def split(backend: Backend, field: Any) -> tuple[Any, Equation | None]:
     return (field.drift if isinstance(field, SDE) else field.grad_potential), field
 
 
-def refuse_integrands(integrands: Iterable[object]) -> None:
-    """Refuse regularizers that are components of the state, of which none is stochastic.
+def refuse_integrands(
+    integrands: Iterable[Integrand], method: Tableau | StochasticMethod, adjoint: Adjoint
+) -> None:
+    """Refuse what cannot be integrated along the solution of a stochastic equation.
+
+    What can is one more component of the state, which no noise drives; its rates are those of the
+    drift.
 
     Raises
     ------
     ValueError
     """
-    names = ", ".join(type(each).__name__ for each in integrands)
-    raise ValueError(
-        f"expected a regularizer of the steps for a stochastic equation, received {names}, "
-        "integrated with the state of an ordinary one; try ndereg.ErrorEstimate()"
-    )
+    for each in integrands:
+        name = f"ndereg.{type(each).__name__}"
+        if each.smooth:
+            raise ValueError(
+                f"expected a regularizer of the drift for a stochastic equation, received {each}: "
+                "its solution is rough, and has no second derivative by time; try "
+                "ndereg.Kinetic() or ndereg.JacobianFrobenius(), or ndereg.ErrorEstimate()"
+            )
+        if isinstance(method, StochasticMethod) and method.pairs:
+            raise ValueError(
+                f"expected a method that advances one state for {name}, which is integrated with "
+                f"it, received {method.name!r}, which advances a pair of states; try a "
+                "regularizer of the steps, such as ndereg.ErrorEstimate()"
+            )
+        if not isinstance(adjoint, (Discrete, NoAdjoint)):
+            raise ValueError(
+                f"expected adjoint='discrete' for {name} with a stochastic equation, received "
+                f"{adjoint}; try a regularizer of the steps with another adjoint"
+            )
 
 
 def outline(

@@ -73,7 +73,7 @@ def _settle(
     control = _controller(controller, stochastic=noise is not None)
     terms, local, integrands, steer = summands(regularizer)
     if noise is not None and integrands:
-        refuse_integrands(integrands)
+        refuse_integrands(integrands, chosen, resolve_adjoint(adjoint))
     unbiased = local is not None and local.sampling == "unbiased"
     over_steps = tuple(term for term in terms if not isinstance(term, LocalTerm))
     plan = _plan(

@@ -40,6 +40,11 @@ class Integrand(Summand):
     probed: bool = False
     """Whether the rate reads the random signs, which are drawn from the ``key`` of the solve."""
 
+    @property
+    def smooth(self) -> bool:
+        """Whether the rate reads derivatives after the first: a rough solution has none."""
+        return False
+
     def rate(self, point: SolutionPoint) -> Any:
         """Return the integrand at a point of the solution."""
         raise NotImplementedError
@@ -106,6 +111,11 @@ class Taylor(Integrand):
             raise ValueError(
                 f"expected order >= 1, received {self.order}; try 1, the speed of the solution"
             )
+
+    @property
+    def smooth(self) -> bool:
+        """All but the first."""
+        return self.order > 1
 
     def rate(self, point: SolutionPoint) -> Any:
         """``mean(|d^K y / dt^K| ** 2)``."""

@@ -72,7 +72,7 @@ class StepNoise:
         arrays = JaxPathArrays()
         self._path = BrownianPath(path.areas, given["words"], path.grid.depth, arrays, arrays)
         numbers = self._path.components(path.entries)
-        numbers = jnp.broadcast_to(numbers, (samples, path.entries.channels))
+        numbers = jnp.broadcast_to(numbers, (samples, path.entries.width))
         self._components = jnp.tile(numbers, (rows.total // samples, 1))
 
     def __call__(self, t: Time, h: Any, step: Any) -> dict[str, Any]:

@@ -268,17 +268,17 @@ def _direct_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> s
 
 _ROWS = """\
 @kernel
-def path_rows(path, s, t, shared, W, H, K, nodes):
+def path_rows(path, s, t, stride, W, H, K, nodes):
     for b in range(len(W)):
-        first = 0 if shared else b * W.shape[1]
+        first = b * stride
         j = b if len(s) > 1 else 0
         brownian_increment(path, s[j], t[j], first, W[b], H[b], K[b], nodes)
 
 
 @kernel
-def path_steps(path, step, length, shared, W, H, K, nodes):
+def path_steps(path, step, length, stride, W, H, K, nodes):
     for b in range(len(W)):
-        first = 0 if shared else b * W.shape[1]
+        first = b * stride
         j = b if len(step) > 1 else 0
         brownian_direct(path, step[j], length[j], first, W[b], H[b], K[b])
 """
@@ -330,10 +330,11 @@ class NumbaBrownian:
         first, second = np.broadcast_arrays(*(np.asarray(v, dtype).reshape(-1) for v in pair))
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
         rows = len(first) if entries.shared else max(len(first), entries.samples)
-        parts = [np.empty((rows, entries.channels)) for _ in self.areas]
+        parts = [np.empty((rows, entries.width)) for _ in self.areas]
         parts += [np.empty((rows, 0))] * (3 - len(parts))
         nodes = node_room(self.areas, self.grid.depth)
-        function(self._numbers, first, second, entries.shared, *parts, nodes)
+        stride = 0 if entries.shared else entries.channels
+        function(self._numbers, first, second, stride, *parts, nodes)
         kept = [
             part if area in self.areas else None for area, part in zip("WHK", parts, strict=True)
         ]

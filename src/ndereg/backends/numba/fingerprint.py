@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.extension import ExtendedField
+from ndereg.backends.undriven import ExtendedDiffusion
 from ndereg.field import Field, is_known_by_value
 
 _SMALL = 1 << 14
@@ -120,6 +121,8 @@ def _mark(value: Any, depth: int, reads: _Reads) -> Any:
         return (
             ExtendedField, value.integrands, value.density, _mark(value.field, depth + 1, reads)
         )  # fmt: skip
+    if isinstance(value, ExtendedDiffusion):
+        return (ExtendedDiffusion, value.channels, _mark(value.diffusion, depth + 1, reads))
     if isinstance(value, Field):
         parts = (value.function, value.vjp, value.in_place)
         return (Field, *(_mark(part, depth + 1, reads) for part in parts))

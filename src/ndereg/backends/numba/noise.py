@@ -106,8 +106,8 @@ class Driving:
         path = problem.diffusion.path
         self._areas, self._depth = path.areas, path.grid.depth
         self._path = path_numbers(path.words, path.grid)
-        self._channels = path.entries.channels
-        self._stride = 0 if path.entries.shared else self._channels
+        self._width = path.entries.width
+        self._stride = 0 if path.entries.shared else path.entries.channels
         # one variable for all entries is a control scalar
         scalar = problem.diffusion.coupling == "scalar"
         self._dtype = np.float64 if scalar else np.dtype(problem.layout.real_dtype)
@@ -116,5 +116,5 @@ class Driving:
 
     def arguments(self) -> tuple[Any, ...]:
         """Return the path, and rows and scratch of one thread."""
-        noise = np.empty((self._rows, self._channels), self._dtype)
+        noise = np.empty((self._rows, self._width), self._dtype)
         return self._path, self._stride, noise, node_room(self._areas, self._depth)
