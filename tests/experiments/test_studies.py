@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ndereg.cli import app
 from ndereg.experiments import STUDIES, experiment, lookup
+from ndereg.experiments.cir import END, Path, drift_implicit, hosts, solve, wanted
 from ndereg.experiments.collection import collect, command
 from ndereg.experiments.langevin import DEVIATION, ENTRIES, gradient, held
 from ndereg.experiments.results_page import page, read_results, write_results
@@ -210,6 +211,62 @@ def test_exact_samples_of_the_funnel_have_small_errors():
     assert 0.5 < found["effective"] < 1.5
     samples[:, :, 0] += 1.0
     assert figures_of_funnel(samples, 1e5, DEVIATION)["mean_error"] > 0.4
+
+
+def paths(count, seed=0):
+    return Path(experiment("cir").settings(paths=count), seed)
+
+
+@pytest.mark.parametrize(("scheme", "order"), [(hosts, 1.6), (drift_implicit, 1.0)])
+def test_schemes_of_the_cox_ingersoll_ross_process(scheme, order):
+    """Their order at a small volatility, where the solution stays away from 0."""
+    path, sizes = paths(64), [2.0**-k for k in range(2, 6)]
+    fine = solve(hosts, 0.3, path, 2.0**-9, adaptive=False)[0]
+    errors = [
+        np.sqrt(np.mean((solve(scheme, 0.3, path, h, adaptive=False)[0] - fine) ** 2))
+        for h in sizes
+    ]
+    assert np.polyfit(np.log(sizes), np.log(errors), 1)[0] == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize(("adaptive", "size"), [(False, 2.0**-4), (True, 0.25)])
+def test_the_law_of_the_cox_ingersoll_ross_process(adaptive, size):
+    """Mean 1 and the exact variance, at a volatility that nears 0, also after rejections."""
+    count, sigma = 2000, 1.2
+    y, steps = solve(hosts, sigma, paths(count, 1), size, adaptive)
+    decay = np.exp(-END)
+    variance = sigma**2 * ((decay - decay**2) + 0.5 * (1 - decay) ** 2)
+    assert abs(y.mean() - 1.0) < 4 * np.sqrt(variance / count)
+    fourth = np.mean((y - 1.0) ** 4)
+    assert abs(y.var() - variance) < 4 * np.sqrt((fourth - variance**2) / count) + 0.02
+    assert steps > 5
+
+
+def test_steps_by_the_state():
+    """Shorter near 0, within limits; and where tolerances are smaller, so are errors."""
+    sizes = wanted(np.array([-1.0, 0.0, 0.1, 1.0, 1e9]), 0.5)
+    assert sizes[0] == sizes[1] == 2.0**-15 and sizes[-1] == 1.0
+    assert sizes[2] < sizes[3] == pytest.approx(0.5 ** (2 / 3))
+    path = paths(32)
+    fine = solve(hosts, 1.0, path, 2.0**-9, adaptive=True)[0]
+    found = [solve(hosts, 1.0, path, tol, adaptive=True) for tol in (0.5, 0.0625)]
+    errors = [np.sqrt(np.mean((y - fine) ** 2)) for y, _ in found]
+    assert errors[1] < 0.3 * errors[0] and found[1][1] > 2 * found[0][1]
+
+
+@pytest.mark.slow
+def test_a_row_of_the_study_of_orders():
+    study = experiment("cir")
+    settings = study.settings(paths=8, levels=2)
+    found = study.compute(settings, "hosts-constant", 0)
+    assert found.values.keys() == {column.name for column in study.columns}
+    assert found.curves["steps_medium"] == [16.0, 32.0]
+    coarse, fine = found.curves["errors_medium"]
+    assert found.values["order_medium"] == pytest.approx(np.log2(coarse / fine))
+    assert np.isnan(found.values["error_high"])  # none has so many steps
+    assert study.figure([found]).axes[0].get_xscale() == "log"
+    with pytest.raises(ValueError, match="at least two levels"):
+        study.settings(levels=1)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ RECIPES = {
 
 
 STUDIES = {
+    "cir": "ndereg.experiments.cir:Cir",
     "langevin": "ndereg.experiments.langevin:Langevin",
 }
 """What is computed, not trained, by name."""
