@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -90,6 +90,7 @@ class LiveProgress(Listener):
 
 def results_table(recipe: Recipe | Study, results: Sequence[Any]) -> Table:
     """Return the comparison as a table."""
+    studied = isinstance(recipe, Study)  # its figures may stand beneath one another
     if isinstance(recipe, Study):
         headings, lines = recipe.table(results)
     else:
@@ -97,7 +98,8 @@ def results_table(recipe: Recipe | Study, results: Sequence[Any]) -> Table:
         lines = [cells(row, recipe.metric) for row in summarize(results, recipe.metric)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        side: Literal["left", "right"] = "left" if index == 0 else "right"
+        table.add_column(heading, justify=side, no_wrap=index == 0 or not studied)
     for line in lines:
         table.add_row(*line)
     return table
