@@ -18,8 +18,11 @@ from ndereg.plan import Combine, Evaluate, Program, Pullback, lower, transpose
 from ndereg.plan.checkpoint import Checkpoints
 from ndereg.plan.control import HISTORY, MEMORY, SPACING, control_program
 from ndereg.plan.kept import kept_plan
+from ndereg.plan.program import Apply, Join, Part, reads
+from ndereg.spec.adjoint import Discrete, Reversible
 from ndereg.spec.spec import Spec
 from ndereg.spec.status import Status
+from ndereg.spec.stochastic import Noise
 
 
 def plan(method: str, **options: Any) -> Any:
@@ -176,3 +179,35 @@ def test_a_controller_without_history_decides_alike() -> None:
             case = {**values, **drawn, "E": error, "rejected": rejected, "attempts": 3.0}
             expected = whole(machine, case)
             assert alone(machine, case) == {k: v for k, v in expected.items() if k not in names}
+
+
+PAIRED = [
+    *[(name, Noise("langevin", "ito", "diagonal"))
+      for name in ndereg.names("sde") if "langevin" in ndereg.lookup(name).noises],
+    ("reversible_heun", Noise("diagonal", "stratonovich", "diagonal")),
+    ("reversible_heun", Noise("general", "stratonovich", "matrix")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "noise"), PAIRED)
+def test_pairs_and_halves_do_not_meet(method: str, noise: Noise) -> None:
+    """Operands of an instruction are as long as one another, in every program of a solve."""
+    adjoint = Reversible() if method == "reversible_heun" else Discrete()
+    found = plan(method, terms=(ndereg.ErrorEstimate(),), dense=True, noise=noise, adjoint=adjoint)
+    for program in found.programs().values():
+        kinds, halves = program.kinds(), program.halves()
+        long = {slot for slot, kind in kinds.items() if kind in ("state", "real")}
+        for instruction in program.body:
+            operands = long & set(reads(instruction))
+            match instruction:
+                case Part():
+                    assert halves.isdisjoint(operands) and instruction.dst in halves
+                case Join():
+                    assert operands <= halves and instruction.dst not in halves
+                case Combine() | Apply():
+                    alike = operands | (long & {instruction.dst})
+                    assert alike <= halves or halves.isdisjoint(alike)
+                case Evaluate():
+                    assert operands <= halves
+        assert halves.isdisjoint(slot for _, slot in program.outputs)
+    assert found.step.halves() and not plan("bosh3").step.halves()

@@ -14,7 +14,7 @@ Suite = Annotated[
     str | None,
     typer.Argument(
         help="small, ensemble, mlp, latent, conv, long, train, cold, sde-small, sde-ensemble, "
-        "sde-mlp or sde-tree."
+        "sde-mlp, sde-pairs or sde-tree."
     ),
 ]
 Backends = Annotated[

@@ -25,6 +25,13 @@ _SPARK = (
 )  # fmt: skip
 
 
+_REVERSIBLE = (
+    *(ours(framework, "reversible_heun") for framework in FRAMEWORKS),
+    diffrax_peer("ReversibleHeun", "reversible_heun"),
+    torchsde_peer("reversible_heun", "reversible_heun"),
+)  # fmt: skip
+
+
 def _targets(method: str, *peers: str) -> tuple[Target, ...]:
     """What is promised of ours beside each of the peers."""
     name, diffrax = f"ndereg {method}", next((p for p in peers if p.startswith("diffrax")), None)
@@ -88,6 +95,19 @@ def networks() -> list[Part]:
     ]  # fmt: skip
 
 
+def pairs() -> list[Part]:
+    """1,000 paths by the reversible Heun method, whose state is a pair."""
+    job = Job(problems.geometric((1000, 1)), 0.01, dt=0.01, path="drawn")
+    beside = Target("torch", "ndereg reversible_heun", 0.4, "torchsde reversible_heun")
+    targets = (*_targets("reversible_heun", "diffrax ReversibleHeun"), beside)
+    return [
+        Part("100 constant steps, increments drawn", job, _REVERSIBLE, targets,
+             truth=problems.geometric_law),
+        Part("gradient of 100 constant steps, increments drawn", replace(job, gradient=True),
+             _REVERSIBLE, (beside,), truth=problems.geometric_law),
+    ]  # fmt: skip
+
+
 def tree() -> list[Part]:
     """Queries of a Brownian path."""
     targets = (
@@ -105,6 +125,7 @@ def tree() -> list[Part]:
 
 
 SUITES: dict[str, Callable[[], list[Part]]] = {
-    "sde-small": small, "sde-ensemble": ensemble, "sde-mlp": networks, "sde-tree": tree,
+    "sde-small": small, "sde-ensemble": ensemble, "sde-mlp": networks, "sde-pairs": pairs,
+    "sde-tree": tree,
 }  # fmt: skip
 """Suites by name."""
