@@ -39,7 +39,7 @@ def test_a_run_is_the_mean_of_a_solve_of_all_paths():
     np.testing.assert_allclose(output, logits.mean(axis=1), rtol=1e-12)
 
 
-def test_general_noise_moves_every_sample_by_itself():
+def test_general_noise_moves_every_sample_by_itself(monkeypatch):
     """By a matrix whose rows the diffusion returns side by side; in steps of one size."""
     layer = NeuralSDE(
         Affine(3, 3), Affine(3, 6), noise="general", calculus="stratonovich", motions=2,
@@ -62,6 +62,8 @@ def test_general_noise_moves_every_sample_by_itself():
     np.testing.assert_allclose(output, ys, rtol=1e-12)
     assert len({tuple(row) for row in output.round(9)}) == 4
     np.testing.assert_array_equal(solution.stats.naccept, 2)
+    monkeypatch.setattr("ndereg.numpy.solve", SOLVER.solve)
+    assert run(Model(layer, params), x).nfev == solution.stats.nfev[0] == 4
     assert from_description(layer.describe()) == layer
 
 

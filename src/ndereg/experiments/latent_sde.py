@@ -183,8 +183,8 @@ class LatentSDETask(Task):
         return {"noise": random.standard_normal((count, self.states), dtype="float32")}
 
     def init(self, seed: int) -> Parameters:
-        """Return initial parameters; the head starts at mean and deviation of the observations."""
-        x = self.train["x"]
+        """Return initial parameters; of the head, with which the prior starts as the series do."""
+        x = self.train["x"][:, 0]
         deviation = np.std(x) / math.sqrt(self.states)
         head = {"weight": np.full((self.states, 1), deviation, x.dtype), "bias": np.mean(x)[None]}
         parts = {"drift": self.prior, "posterior": self.posterior, "diffusion": self.diffusion}
