@@ -270,9 +270,9 @@ class SDEGAN(Recipe):
     noise: ClassVar[Noise | None] = Noise("general", "stratonovich", "matrix")
     regularizers: ClassVar[Mapping[str, Penalized]] = {
         "none": Penalized(None),
-        "error": Penalized(ErrorEstimate(), "0.001"),
-        "local-unbiased": Penalized(Local(ErrorEstimate()), "0.1"),
-        "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "0.1"),
+        "error": Penalized(ErrorEstimate(), "0.1"),
+        "local-unbiased": Penalized(Local(ErrorEstimate()), "2"),
+        "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "2"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {
