@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,24 @@ def test_drawn_fields_run_on_every_kind_of_array(family: Any, number: int) -> No
         np.testing.assert_allclose(leaf.numpy(), other, rtol=1e-4, atol=1e-5)
     assert family.field.source in example.code()
     assert abs(example.t_span[1] - example.t_span[0]) <= 2.0
+
+
+@settings(max_examples=8, phases=[Phase.generate])
+@given(strategies.stochastic_examples())
+def test_drawn_stochastic_equations_agree(example: Any) -> None:
+    """Every kind of noise, forwards and backwards, in any precision; written as a program."""
+    example.crosscheck(backends=["torch"], replays=2, rejections=False).raise_if_failed()
+    code = example.code()
+    assert f"noise={example.field.noise!r}" in code and "key=" in code
+    scope: dict[str, Any] = {}
+    exec(code.partition("\nassert_backends_agree(")[0], scope)
+    for role, name in re.findall(r"(drift|diffusion)=(\w+)", code):
+        given, written = getattr(example.field, role), scope[name]
+        point = (
+            np.full((len(example.y0), 1), 0.5) if "indep" in code else np.asarray(0.5),
+            example.y0,
+        )
+        assert np.array_equal(given(*point, example.args), written(*point, example.args))
 
 
 def test_fields_shrink_to_what_one_would_write() -> None:

@@ -102,16 +102,19 @@ def _source(field: Any) -> tuple[str, str]:
     """Definitions of a field, or of the functions of an equation; and an expression of it."""
     if not isinstance(field, STOCHASTIC):
         return _function_source(field)
-    sources, given = [], []
+    sources: dict[str, str] = {}
+    given = []
     for item in fields(field):
         value = getattr(field, item.name)
         if callable(value):
             source, value = _function_source(value, item.name)
-            sources.append(source)
+            if sources.get(value, source) != source:  # two functions of one name
+                source, value = source.replace(f"def {value}(", f"def {item.name}("), item.name
+            sources[value] = source
         else:
             value = repr(value)
         given.append(f"{item.name}={value}")
-    found = "\n\n".join(dict.fromkeys(sources))
+    found = "\n\n".join(sources.values())
     return found, f"ndereg.{type(field).__name__}({', '.join(given)})"
 
 

@@ -6,8 +6,11 @@ single array. Needs Hypothesis (``pip install hypothesis``).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
+
+import numpy as np
 
 try:
     from hypothesis import strategies as st
@@ -20,6 +23,7 @@ except ImportError as error:  # pragma: no cover - the message is the point
 from ndereg.catalogue import lookup, names
 from ndereg.catalogue.controllers import CONTROLLERS
 from ndereg.catalogue.serving import offers
+from ndereg.sde import SDE
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
 from ndereg.spec.regularizer import (
     REDUCTIONS,
@@ -30,8 +34,9 @@ from ndereg.spec.regularizer import (
     Term,
 )
 from ndereg.spec.spec import Batch
+from ndereg.spec.stochastic import NoiseKind, StochasticMethod
 from ndereg.spec.tableau import Tableau
-from ndereg.structure import flatten
+from ndereg.structure import LEAF, flatten
 from ndereg.testing.example import Example
 from ndereg.testing.expressions import (
     DrawnField,
@@ -46,6 +51,7 @@ from ndereg.testing.families import Family
 __all__ = [
     "batches",
     "controllers",
+    "diffusions",
     "examples",
     "families",
     "fields",
@@ -54,11 +60,13 @@ __all__ = [
     "regularizers",
     "spans",
     "states",
+    "stochastic_examples",
     "tableaux",
     "terms",
     "tolerances",
 ]
 
+Method = str | Tableau | StochasticMethod
 _HALF, _THIRD = Fraction(1, 2), Fraction(1, 3)
 
 
@@ -138,7 +146,7 @@ def methods(adaptive: bool | None = None) -> st.SearchStrategy[str | Tableau]:
     return st.one_of(tableaux(), st.sampled_from(known))
 
 
-def _tableau(method: str | Tableau) -> Tableau:
+def _tableau(method: Method) -> Tableau | StochasticMethod:
     return lookup(method) if isinstance(method, str) else method
 
 
@@ -185,7 +193,7 @@ def output_times(span: tuple[float, float], most: int = 5) -> st.SearchStrategy[
     return st.one_of(st.none(), inside)
 
 
-def terms(method: str | Tableau = "tsit5") -> st.SearchStrategy[Term]:
+def terms(method: Method = "tsit5") -> st.SearchStrategy[Term]:
     """Terms of a regularizer that a method can serve.
 
     Raises
@@ -287,3 +295,45 @@ def families(draw: st.DrawFn) -> Family:
 def examples(draw: st.DrawFn) -> Example:
     """Random problems, ready for ``example.crosscheck()``."""
     return draw(families()).example(draw(st.integers(0, 1000)), 0)
+
+
+_COLUMNS = Expression("ops.stack([{0}, {1}], axis=-1)")
+
+
+@st.composite
+def diffusions(draw: st.DrawFn, kind: NoiseKind, state: StateShape, batch: Batch) -> DrawnField:
+    """Diffusions that fit a kind of noise; a matrix has two columns."""
+    if kind == "additive":
+        size = draw(st.sampled_from([0.5, 0.2, 1.0]))
+        code = f"{size} * (1.0 + 0.3 * ops.sin(t)) + 0.0 * {state.paths[0]}"
+        return DrawnField(state, (Expression(code),))
+    found = [draw(fields(state, batch)).expressions[0] for _ in range(1 + (kind == "general"))]
+    whole = found if kind != "general" else [replace(_COLUMNS, operands=tuple(found))]
+    return DrawnField(state, tuple(whole), arguments_read(state, found))
+
+
+@st.composite
+def stochastic_examples(draw: st.DrawFn) -> Example:
+    """Random stochastic equations with every kind of noise, ready for ``example.crosscheck()``.
+
+    Their state is a single array.
+    """
+    batch = draw(batches())
+    state = draw(states(batch).filter(lambda found: found.structure == LEAF))
+    method = lookup(draw(st.sampled_from([n for n in names("sde") if not lookup(n).pairs])))
+    kind = draw(st.sampled_from(method.noises))
+    drift, diffusion = draw(fields(state, batch)), draw(diffusions(kind, state, batch))
+    equation = SDE(drift.function, diffusion.function, kind, method.calculus, draw(st.booleans()))
+    random = np.random.default_rng(draw(st.integers(0, 1000)))
+    start, end = draw(spans().filter(lambda span: abs(span[1] - span[0]) <= 1.0))
+    coarse = draw(st.sampled_from([0.1, 0.3]))
+    options: dict[str, Any] = {
+        "method": method.name, "batch": batch, "key": draw(st.integers(0, 2**20)), "rtol": coarse,
+        "atol": coarse, "max_steps": 40, "t_eval": draw(output_times((start, end), 3)),
+    }  # fmt: skip
+    if not method.adaptive or draw(st.booleans()):
+        options["controller"] = ConstantStep(abs(end - start) / draw(st.integers(2, 6)))
+    if method.adaptive and draw(st.booleans()):
+        options["regularizer"] = draw(terms(method))
+    args = {**(drift.values(random) or {}), **(diffusion.values(random) or {})}
+    return Example(equation, (start, end), state.values(random), args or None, options)
