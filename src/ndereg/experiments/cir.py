@@ -31,6 +31,8 @@ A, B, START, END = 1.0, 1.0, 1.0, 4.0
 SIGMAS = {"medium": 1.5, "high": 2.2}
 SHORTEST, LONGEST = 2.0**-15, 1.0
 """Limits of an adaptive step."""
+CELL = 2.0**-16
+"""Resolution of the paths; steps are whole cells, which makes them the same on every backend."""
 SLACK = 1.1
 """How much longer than wanted an accepted step may be."""
 FINER = 3
@@ -111,7 +113,7 @@ class Path:
     def __init__(self, settings: CirSettings, seed: int) -> None:
         self.paths, self.backend = settings.paths, settings.backend
         end = END * self.paths
-        self._tree = BrownianTree(seed, 0.0, end, (1,), 0.5 * SHORTEST, areas="WH")
+        self._tree = BrownianTree(seed, 0.0, end, (1,), CELL, areas="WH")
 
     def increment(
         self, which: np.ndarray, s: np.ndarray, t: np.ndarray
@@ -124,7 +126,8 @@ class Path:
 
 def wanted(y: np.ndarray, tolerance: float) -> np.ndarray:
     """Return the size of an adaptive step where the smallest value is ``y``."""
-    return np.clip((np.maximum(y, 0.0) * tolerance) ** (2.0 / 3.0), SHORTEST, LONGEST)
+    sizes = np.clip((np.maximum(y, 0.0) * tolerance) ** (2.0 / 3.0), SHORTEST, LONGEST)
+    return np.asarray(np.floor(sizes / CELL) * CELL)
 
 
 def solve(

@@ -85,14 +85,8 @@ class Column:
 
     def text(self, values: Sequence[float]) -> str:
         """Return mean and, of several, the sample standard deviation."""
-        text = self._plain(statistics.fmean(values))
-        return text if len(values) < 2 else f"{text} ± {self._plain(statistics.stdev(values))}"
-
-    def _plain(self, value: float) -> str:
-        if value != value:
-            return "–"
-        large = abs(value) >= 10**self.digits
-        return f"{value:,.0f}" if large else f"{value:.{self.digits}g}"
+        text = _plain(statistics.fmean(values), self.digits)
+        return text if len(values) < 2 else f"{text} ± {_plain(statistics.stdev(values), 2)}"
 
 
 @dataclass(frozen=True)
@@ -200,6 +194,12 @@ def face(backend: str) -> Face:
     """Return ``ndereg.numpy``, ``ndereg.torch`` or ``ndereg.jax``."""
     found: Any = importlib.import_module(f"ndereg.{backend}")
     return found
+
+
+def _plain(value: float, digits: int) -> str:
+    if value != value:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def _similar(name: str, names: Iterable[str]) -> str:
