@@ -293,6 +293,19 @@ def test_an_embedded_estimate_leaves_the_step_as_it_is() -> None:
     assert 1.8 < math.log2(errors[0] / errors[1]) < 2.2
 
 
+def test_what_methods_do_to_volumes_without_friction() -> None:
+    """ALIGN and UBU keep them; QUICSORT damps fast oscillations, which docs/experiments.md says."""
+    x, v = np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]])
+    dynamics = ndereg.UnderdampedLangevin(lambda t, x, args: x, gamma=0.0)
+    for method, weight in {"align": 0.0, "ubu": 0.0, "quicsort": 0.012892}.items():
+        sol = Solver("lockstep").face.solve(
+            dynamics, (0.0, 1.0), (x, v), method=method, key=0, batch="independent",
+            controller=ndereg.ConstantStep(1.0),
+        )  # fmt: skip
+        volume = np.linalg.det(np.concatenate(sol.ys, axis=1))
+        assert volume == pytest.approx(1.0 - weight, abs=1e-6)
+
+
 def test_the_catalogue_is_consistent() -> None:
     """Weights without friction; one coefficient off and the check says so."""
     for name in METHODS:

@@ -20,7 +20,7 @@ from ndereg.experiments.study import Outcome, Study
 from ndereg.experiments.summary import cells, columns, grouped, summarize
 from ndereg.experiments.training import Result
 
-_DROPPED = ("before", "after", "train_cpu_s")
+_DROPPED = ("before", "after", "train_cpu_s", "curves")
 _MACHINE = ("device", "processor", "cores")
 _LOCAL = ("rows", "seeds")
 _SHARED = ("backend", "device", "method", "rtol", "atol", "batch_size", "optimizer",
