@@ -267,7 +267,10 @@ def _session(command: str, options: dict[str, Any]) -> None:
         results = _results(session, console, quiet)
     except Interrupted as stopped:
         again = shlex.join(["ndereg", command, recipe, "--out", str(out), "--resume"])
-        console.print(f"Stopped in run {stopped}; its checkpoint is written. To continue:")
+        if recipe in STUDIES:
+            console.print(f"Stopped before {stopped}; finished rows are written. To continue:")
+        else:
+            console.print(f"Stopped in run {stopped}; its checkpoint is written. To continue:")
         console.print(f"  {again}", soft_wrap=True, highlight=False)
         raise typer.Exit(INTERRUPTED) from None
     except ValueError as error:

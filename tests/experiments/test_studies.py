@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -116,6 +118,27 @@ def test_finished_rows_are_not_computed_again(folder, tmp_path, monkeypatch):
     assert [each["values"] for each in resumed] == [each["values"] for each in whole[:2]]
     refused = call("compare", "langevin", "--out", out, "--resume", "--paths", 8)
     assert refused.exit_code == 2 and "where paths is 4" in refused.stderr
+
+
+def test_an_interrupted_study_keeps_its_rows_and_goes_on(tmp_path, monkeypatch):
+    out, study = tmp_path / "out", type(experiment("langevin"))
+    session(out, rows=ROWS[:1]).compute()
+    config = json.loads((out / "config.json").read_text())
+    config["settings"] |= {"rows": list(ROWS), "seeds": [0, 1]}
+    (out / "config.json").write_text(json.dumps(config))
+
+    def stopped(self, settings, row, seed):
+        os.kill(os.getpid(), signal.SIGINT)
+        return Outcome(row, seed, dict.fromkeys((c.name for c in self.columns), 1.0), 0.1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "compute", stopped)
+        found = call("compare", "langevin", "--out", out, "--resume", "--quiet")
+    assert found.exit_code == 130
+    assert "Stopped before align-seed1; finished rows are written" in found.stdout
+    assert f"ndereg compare langevin --out {out} --resume" in found.stdout
+    kept = [(each["row"], each["seed"]) for each in json.loads((out / "results.json").read_text())]
+    assert kept == [(ROWS[0], 0), (ROWS[1], 0)]
 
 
 def test_folders_come_together_and_are_kept(folder, tmp_path):
