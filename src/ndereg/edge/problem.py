@@ -14,7 +14,7 @@ from ndereg.backends.steering import steered
 from ndereg.catalogue.serving import DEFAULT_METHOD, DefaultMethod, default_method
 from ndereg.edge.arrays import flat_args, flat_state, refuse_compiled
 from ndereg.edge.equation import driven, outline, split
-from ndereg.edge.options import settled
+from ndereg.edge.options import Settled, settled
 from ndereg.edge.path import plain_key
 from ndereg.edge.scalars import most_steps, size_of_first_step, tolerances
 from ndereg.edge.times import checked_times, ends
@@ -104,7 +104,14 @@ def prepare(
     )
     if equation is not None and found is not None:
         problem = driven(backend, problem, equation, found, key)
-    if isinstance(spec.tableau, ReversibleHeun):
+    return _completed(backend, problem, options, flow, key)
+
+
+def _completed(
+    backend: Backend, problem: Problem, options: Settled, flow: Flow | None, key: Any
+) -> Problem:
+    """The problem with what its state is beside that of the user."""
+    if isinstance(problem.spec.tableau, ReversibleHeun):
         return paired(backend, problem)
     if options.integrands or flow is not None:
         return extend(backend, problem, options.integrands, flow, plain_key(key))

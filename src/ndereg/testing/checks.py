@@ -1,4 +1,15 @@
-"""One problem on every installed backend, compared with the reference."""
+"""One problem on every installed backend, compared with the reference.
+
+Three checks: ``replay`` takes single steps of the reference's mesh, from its states, and compares
+the new state, the estimates, the penalty and the gradients; ``run`` solves the problem as it is
+given and compares decisions, step sizes, solution, penalty and gradients; ``rejections`` does so
+from a first step as long as the whole span, so that steps are rejected.
+
+A deviation is given in units of ``epsilon * condition * size``. The condition is measured: the
+reference is run again with random rounding (:mod:`ndereg.testing.rounding`), and what a quantity
+moves by, relative to its size and to the epsilon of the state's dtype, is its condition, at least
+1. Correct backends stay well below the limit.
+"""
 
 from __future__ import annotations
 
@@ -57,15 +68,8 @@ def crosscheck(
 ) -> CrossCheckReport:
     """Solve a problem on several backends and compare everything with the reference.
 
-    Three checks: ``replay`` takes single steps of the reference's mesh, from its states, and
-    compares the new state, the estimates, the penalty and the gradients; ``run`` solves the problem
-    as it is given and compares decisions, step sizes, solution, penalty and gradients;
-    ``rejections`` does so from a first step as long as the whole span, so that steps are rejected.
-
-    A deviation is given in units of ``epsilon * condition * size``. The condition is measured: the
-    reference is run again with random rounding (:mod:`ndereg.testing.rounding`), and what a
-    quantity moves by, relative to its size and to the epsilon of the state's dtype, is its
-    condition, at least 1. Correct backends stay well below ``limit``.
+    Single steps of the reference's mesh, the solve as it is given, and one that begins with
+    rejections are compared, in units of what rounding can do; see :mod:`ndereg.testing.checks`.
 
     Parameters
     ----------
