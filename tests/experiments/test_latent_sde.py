@@ -150,6 +150,12 @@ def test_the_parts_of_the_bound():
     assert float(first) == pytest.approx(expected.mean(), rel=1e-10)
 
 
+def test_the_learning_rate_falls_by_a_factor_a_step():
+    settings = lookup("latent-sde").settings(learning_rate_decay=0.1)
+    assert settings.rate(0) == 0.01
+    assert settings.rate(10) == pytest.approx(0.01 * 0.999**10 / 2, rel=1e-12)
+
+
 @pytest.mark.parametrize("row", ["error", "local-unbiased"])
 def test_the_first_steps_are_the_same_on_numpy_and_torch(row, monkeypatch):
     monkeypatch.setattr(on_numpy, "nde", REFERENCE)
