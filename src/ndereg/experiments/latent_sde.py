@@ -382,9 +382,9 @@ class LatentSDE(Recipe):
         "error": Penalized(ErrorEstimate(), "10"),
         # Of sosri2, which has the pair of stages; divided by its stability size.
         "stiffness": Penalized(StiffnessEstimate(), "0.1"),
-        # As strong as the sum over some hundred steps of the error row is.
-        "local-unbiased": Penalized(Local(ErrorEstimate()), "1000"),
-        "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "1000"),
+        # Of one step of a hundred, and times its size: measured to be as strong as the error row.
+        "local-unbiased": Penalized(Local(ErrorEstimate()), "20000"),
+        "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "20000"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {**TRAINING, "steps": 1500, "evaluate_every": 4},
