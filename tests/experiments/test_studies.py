@@ -195,7 +195,7 @@ def test_figures_are_written_with_their_deviation():
     column = Column("x", "x", 3)
     assert column.text([1.0, 3.0]) == "2 ± 1.4"
     assert column.text([12345.6]) == "12,346"
-    assert column.text([float("nan")]) == "–"
+    assert column.text([float("nan")]) == column.text([float("nan"), 1.0]) == "–"
 
 
 def test_forces_of_the_funnel():

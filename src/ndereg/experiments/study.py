@@ -85,8 +85,11 @@ class Column:
 
     def text(self, values: Sequence[float]) -> str:
         """Return mean and, of several, the sample standard deviation."""
-        text = _plain(statistics.fmean(values), self.digits)
-        return text if len(values) < 2 else f"{text} ± {_plain(statistics.stdev(values), 2)}"
+        mean = statistics.fmean(values)
+        text = _plain(mean, self.digits)
+        if len(values) < 2 or mean != mean:
+            return text
+        return f"{text} ± {_plain(statistics.stdev(values), 2)}"
 
 
 @dataclass(frozen=True)
