@@ -37,7 +37,7 @@ SLACK = 1.1
 """How much longer than wanted an accepted step may be."""
 FINER = 3
 """Levels between the finest tolerance and that of the reference."""
-AT_STEPS = 512
+AT_STEPS = 128
 """Mean number of steps at which errors are compared."""
 
 Scheme = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
@@ -199,7 +199,7 @@ class Cir(Study):
     )
     legend = (
         "Volatilities of 1.5 and 2.2. Order: slope of the root mean square error at time 4 over "
-        "the paths, against the mean number of accepted steps, both in logarithms. Error: of 512 "
+        "the paths, against the mean number of accepted steps, both in logarithms. Error: of 128 "
         "steps in the mean, interpolated, where there are fewer and more. The reference is the "
         "splitting with adaptive steps at a tolerance eight times finer than the finest, along the "
         "same paths."
