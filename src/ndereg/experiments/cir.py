@@ -224,7 +224,7 @@ class Cir(Study):
                     y, count = solve(scheme, sigma, path, 2.0**-level, adaptive)
                     steps.append(count)
                     errors.append(float(np.sqrt(np.mean((y - exact) ** 2))))
-                logs = np.log(steps), np.log(errors)
+                logs = np.log(np.array([steps, errors])[:, np.argsort(steps)])
                 values[f"order_{name}"] = -float(np.polyfit(*logs, 1)[0])
                 at = np.interp(math.log(AT_STEPS), *logs, left=math.nan, right=math.nan)
                 values[f"error_{name}"] = float(np.exp(at))
