@@ -199,10 +199,8 @@ class Path:
         count, block = parts[0].shape[0], self.arrays.block
         if block is not None and count * rows * columns > block and rows * columns > 1:
             axis, middle = (-2, rows // 2) if rows > columns else (-1, columns // 2)
-            halves = zip(
-                *(_halves(part, axis, middle) for part in (*parts, components)), strict=True
-            )
-            results = [self._summed(half[:-1], half[-1]) for half in halves]
+            both = zip(*(halves(part, axis, middle) for part in (*parts, components)), strict=True)
+            results = [self._summed(half[:-1], half[-1]) for half in both]
             found = [
                 None if a is None else self.arrays.concatenate([a, b], axis)
                 for a, b in zip(*results, strict=True)
@@ -239,7 +237,7 @@ class Path:
         return _runner(self.plan.normal)(_Arithmetic(self.arrays.operations), values)["normal"]
 
 
-def _halves(array: Any, axis: int, middle: int) -> tuple[Any, Any]:
+def halves(array: Any, axis: int, middle: int) -> tuple[Any, Any]:
     """Return an array before and after an index, twice the same where the axis has length 1."""
     if array.ndim < -axis or array.shape[axis] == 1:
         return array, array

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ndereg.backends.brownian import Path as BrownianPath
-from ndereg.backends.brownian import as_dtype
+from ndereg.backends.brownian import as_dtype, halves
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.brownian import JaxPathArrays, interval
 from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.inputs import Rows
 from ndereg.plan.brownian import Grid
 from ndereg.spec.stochastic import Coupling
+
+MANY = 128
+"""Entries from which their numbers are made once in a step; of fewer XLA fuses halves as well."""
 
 
 class StepNoise:
@@ -83,10 +87,32 @@ class StepNoise:
             return self.medium | self._over_halves(t, h)
         if self._direct:
             number = jnp.asarray(step).astype(jnp.uint32).reshape(1, 1)
-            found = self._path.direct(number, jnp.abs(h), self._components)
-            return self.medium | self._named(found)
+            return self.medium | self._named(self._drawn(number, jnp.abs(h)))
         found = self._path.increment(interval(self._grid, t, clock.add(t, h)), self._components)
         return self.medium | self._named(found)
+
+    def _drawn(self, number: Any, length: Any) -> Any:
+        """Increments of a step of a fixed mesh, made once.
+
+        XLA fuses what makes them into all that reads them, barrier or not, and on a CPU so makes
+        the numbers anew: four times in a step of the reversible Heun method, seven times in its
+        transpose. What is joined of two halves it does not.
+        """
+        path, components = self._path, self._components
+        rows, columns = components.shape
+        if components.size < MANY:
+            return path.direct(number, length, components)
+        axis, middle = (-2, rows // 2) if columns == 1 else (-1, columns // 2)
+        parts = (number, length, components, *path.words)
+        both = zip(*(halves(part, axis, middle) for part in parts), strict=True)
+        found = [
+            replace(path, words=words).direct(number, length, components)
+            for number, length, components, *words in both
+        ]
+        return tuple(
+            None if first is None else jnp.concatenate([first, second], axis)
+            for first, second in zip(*found, strict=True)
+        )
 
     def _over_halves(self, t: Time, h: Any) -> dict[str, Any]:
         """The path over both halves: XLA compiles one query."""
