@@ -388,7 +388,7 @@ class Run:
     ) -> tuple[Any, Sequence[Any]]:
         """Pull cotangents back; returns those of the flat state and of the leaves of args."""
         problem, routine = self.problem, self.routine
-        functions, kernels = routine.module.reverse, routine.kernels
+        functions, kernels = routine.module.functions, routine.kernels
         shape = (routine.samples, self.times, routine.entries)
         ys_bar = np.ascontiguousarray(ys_bar, routine.dtype).reshape(shape)
         if routine.picks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ndereg.backends.numba.noise import Drive
 from ndereg.backends.numba.programs import emit_program
 from ndereg.backends.numba.signatures import Kernels, Numbers, ProgramSource
@@ -35,10 +37,13 @@ class Programs:
         drive: Drive | None = None,
     ) -> None:
         self.plan, self.numbers, self.kernels, self.drive = plan, numbers, kernels, drive
-        self.sources: dict[str, ProgramSource] = {
-            name: emit_program(program, f"run_{name}", numbers, kernels, decorator)
-            for name, program in plan.programs().items()
-        }
+        self.sources: dict[str, ProgramSource] = {}
+        known: dict[str, ProgramSource] = {}
+        for name, program in plan.programs().items():
+            source = emit_program(program, f"run_{name}", numbers, kernels, decorator)
+            # a step to an output time is that of the tape: equal programs are one function
+            equal = known.setdefault(source.text.partition("(")[2], source)
+            self.sources[name] = replace(source, name=equal.name, text=equal.text)
 
     @property
     def small(self) -> str:
@@ -50,7 +55,8 @@ class Programs:
 
     def text(self, names: tuple[str, ...]) -> str:
         """Source of the named programs that the plan has."""
-        return "\n".join(self.sources[name].text for name in names if name in self.sources)
+        texts = [self.sources[name].text for name in names if name in self.sources]
+        return "\n".join(dict.fromkeys(texts))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -106,8 +112,8 @@ class ForwardRows:
         return {slot for name, slot in program.outputs if name in ("y1", "k_next")}
 
 
-def forward_source(programs: Programs, decorator: str, keep: bool) -> str:
-    """Source of ``solve_one`` with the programs it calls.
+def forward_source(programs: Programs, decorator: str, keep: bool, name: str = "solve_one") -> str:
+    """Source of a forward solve; it calls the programs of :data:`FORWARD_PROGRAMS`.
 
     With ``keep`` it leaves what the reverse pass reads: the state at the ``end`` and at some of the
     accepted steps in ``states``, and in the mesh that is returned the time and size of all. The
@@ -118,7 +124,7 @@ def forward_source(programs: Programs, decorator: str, keep: bool) -> str:
     head = [
         decorator,
         (
-            f"def solve_one(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, "
+            f"def {name}(t0, t1, y0, parameters, weights, t_eval, ys, info, W, T, "
             f"{'states, end, ' if keep else ''}{programs.kernels.loop_environment}"
             f"{programs.kernels.tail}):"
         ),
@@ -126,8 +132,7 @@ def forward_source(programs: Programs, decorator: str, keep: bool) -> str:
     body = _setup(programs, rows, keep)
     loop = ["while status == -1.0:", *indent(_attempt(programs, rows, keep))]
     finish = _finish(programs, keep)
-    text = "\n".join([*head, *indent([*body, *loop, *finish])]) + "\n"
-    return programs.text(FORWARD_PROGRAMS) + "\n" + text
+    return "\n".join([*head, *indent([*body, *loop, *finish])]) + "\n"
 
 
 def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:

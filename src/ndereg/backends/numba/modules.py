@@ -11,11 +11,18 @@ from ndereg.backends.base import Layout
 from ndereg.backends.numba.brownian import path_functions, path_text
 from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.fields import FieldKernels
-from ndereg.backends.numba.forward import ForwardRows, Programs, forward_source, many_source
+from ndereg.backends.numba.forward import (
+    FORWARD_PROGRAMS,
+    ForwardRows,
+    Programs,
+    forward_source,
+    many_source,
+)
 from ndereg.backends.numba.module import load
 from ndereg.backends.numba.noise import Drive
 from ndereg.backends.numba.packed import packable, packed_source
 from ndereg.backends.numba.reverse import (
+    REVERSE_PROGRAMS,
     ReverseRows,
     many_reverse_source,
     reverse_source,
@@ -33,7 +40,7 @@ class SolveModule:
     Attributes
     ----------
     functions : module
-        With ``solve_one`` and ``solve_many``.
+        With ``solve_one`` and ``solve_many``, and with gradients ``pull_one`` or ``pull_many``.
     """
 
     programs: Programs
@@ -50,34 +57,26 @@ class SolveModule:
 
     @cached_property
     def functions(self) -> Any:
-        """The module of the forward solve; of a joint one with gradients it keeps the tape."""
-        return self._load(self._forward(self.keeps))
+        """The module of the solve and of its reverse pass, which share programs and fields."""
+        programs, drive = self.programs, self.programs.drive
+        gradient = bool(self.kernels.linearize)
+        called = FORWARD_PROGRAMS + REVERSE_PROGRAMS if gradient else FORWARD_PROGRAMS
+        texts = [] if drive is None else [_path_import(drive.areas)]
+        texts += [self.kernels.source, programs.text(called)]
+        texts.append(forward_source(programs, "@program", self.keeps))
+        if self.independent:
+            texts.append(many_source(programs, "@program"))
+        if gradient:
+            texts.append(reverse_source(programs, "@program"))
+        if gradient and self.independent:  # samples are solved again
+            texts.append(forward_source(programs, "@program", True, "solve_kept"))
+            texts.append(many_reverse_source(programs, "@program"))
+        return _load("\n".join(texts), self.kernels.namespace)
 
     @property
     def keeps(self) -> bool:
         """Whether the forward solve keeps the tape."""
         return bool(self.kernels.linearize) and not self.independent
-
-    @cached_property
-    def reverse(self) -> Any:
-        """The module of the reverse pass; with independent samples it solves them again."""
-        text = reverse_source(self.programs, "@program")
-        if self.independent:
-            text = self._forward(True) + text + many_reverse_source(self.programs, "@program")
-        else:
-            text = self.kernels.source + "\n" + text
-        return self._load(text)
-
-    def _load(self, text: str) -> Any:
-        drive = self.programs.drive
-        if drive is not None:
-            text = _path_import(drive.areas) + text
-        return _load(text, self.kernels.namespace)
-
-    def _forward(self, keep: bool) -> str:
-        forward = forward_source(self.programs, "@program", keep)
-        many = many_source(self.programs, "@program") if self.independent and not keep else ""
-        return f"{self.kernels.source}\n{forward}{many}\n"
 
     @cached_property
     def forward_rows(self) -> int:

@@ -246,6 +246,7 @@ class _Emitter:
         return ProgramSource(
             self.name, text, scalars, maps, vectors, self.output_slots, results,
             self.output_maps, self.temporaries, fresh, environment,
+            bool(self.numbers.rooms(self.kernels, "")),
         )  # fmt: skip
 
     def _environment(self) -> str:

@@ -33,7 +33,7 @@ def _parts(read_adjoint: Program) -> dict[str, str]:
 
 
 def reverse_source(programs: Programs, decorator: str) -> str:
-    """Source of ``pull_one`` with the programs it calls.
+    """Source of ``pull_one``; it calls the programs of :data:`REVERSE_PROGRAMS`.
 
     ``bar`` returns the cotangent of the start of the span; that of args is added to ``A_bar``.
     """
@@ -50,7 +50,7 @@ def reverse_source(programs: Programs, decorator: str) -> str:
     undone = programs.plan.retreat is not None
     rows = _undone(programs) if undone else _segments(programs)
     body = [*_setup(programs), *rows, *_finish(programs)]
-    return programs.text(REVERSE_PROGRAMS) + "\n" + "\n".join([*head, *indent(body)]) + "\n"
+    return "\n".join([*head, *indent(body)]) + "\n"
 
 
 def _setup(programs: Programs) -> list[str]:
@@ -296,7 +296,7 @@ def pull_many(start, stop, t0, t1, y0, parameters, weights, t_eval, ys, info, st
               ys_bar, penalty_bar, y0_bar, W, T, V, residuals, {environment}, A_bar):
     for {sample or "b"} in range(start, stop):
         b = {sample or "b"}
-        {recorded}mesh, = solve_one(
+        {recorded}mesh, = solve_kept(
             t0, t1, y0[b], parameters, weights, t_eval[b], ys, info[b], W, T, states, end,
             {kernels.loop_environment}{tail})
         pull_one(t0, t1, parameters, weights, t_eval[b], info[b], mesh, states, end,

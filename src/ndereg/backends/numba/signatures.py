@@ -118,7 +118,7 @@ class Kernels:
 
     def evaluation(self, t: str, src: str, dst: str, field: FieldName = "drift") -> str:
         """Source of an evaluation."""
-        name = _function("field", field)
+        name, src, dst = _function("field", field), self._entries(src), self._entries(dst)
         return (
             f"{name}({t}, {src}, A, work_{name}, {dst}, dims_{name}, constants_{name}{self.tail})"
         )
@@ -127,7 +127,7 @@ class Kernels:
         self, t: str, src: str, row: str, dst: str, field: FieldName = "drift"
     ) -> str:
         """Source of an evaluation that leaves its linearization in a row of the residuals."""
-        name = _function("linearize", field)
+        name, src, dst = _function("linearize", field), self._entries(src), self._entries(dst)
         return (
             f"{name}({t}, {src}, A, work_{name}, {self._residuals(row, field)}, {dst}, "
             f"dims_{name}, constants_{name}{self.tail})"
@@ -138,10 +138,15 @@ class Kernels:
     ) -> str:
         """Source of a pullback of that; the cotangent of args is added to ``A_bar``."""
         name = _function("pullback", field)
+        src, bar, dst = map(self._entries, (src, bar, dst))
         return (
             f"{name}({t}, {src}, A, work_{name}, {self._residuals(row, field)}, {bar}, {dst}, "
             f"A_bar, dims_{name}, constants_{name}{self.tail})"
         )
+
+    def _entries(self, array: str) -> str:
+        """Source of a vector as fields take it: of one type, or every type is compiled again."""
+        return f"entries({array})" if self.on_entries else array
 
     def _residuals(self, row: str, field: FieldName) -> str:
         """Source of the residuals of one linearization: a row of each array."""
@@ -165,7 +170,9 @@ class ProgramSource:
     """A program as a function ``name(scalars, maps, vectors, outputs, T, environment)``.
 
     ``T`` holds ``temporaries`` rows of scratch. A map is the row of its residuals, its time and
-    the state it was taken at. Scalar outputs are returned as a tuple, in order.
+    the state it was taken at. Scalar outputs are returned as a tuple, in order. ``on_entries`` says
+    that lengths are literals: then vectors are passed as their entries, which are of one type
+    whether they are rows of an array or in registers.
     """
 
     name: str
@@ -179,14 +186,16 @@ class ProgramSource:
     temporaries: int
     maps_used: int
     environment: str
+    on_entries: bool = False
 
     def call(self, values: dict[Slot, str], outputs: dict[Slot, str]) -> str:
         """Source of a call; ``values`` and ``outputs`` give the source of every slot."""
+        vector = "entries({})" if self.on_entries else "{}"
         arguments = [values[slot] for slot in self.scalars]
         for slot in self.maps:
-            arguments += [values[slot], values[slot + "@t"], values[slot + "@y"]]
-        arguments += [values[slot] for slot in self.vectors]
-        arguments += [outputs[slot] for slot in self.outputs]
+            arguments += [values[slot], values[slot + "@t"], vector.format(values[slot + "@y"])]
+        arguments += [vector.format(values[slot]) for slot in self.vectors]
+        arguments += [vector.format(outputs[slot]) for slot in self.outputs]
         arguments += [outputs[slot] for slot in self.output_maps]
         if self.temporaries:
             arguments.append("T")
