@@ -89,6 +89,10 @@ def test_additive_noise_does_not_depend_on_the_state(name: str) -> None:
             solver.solve(nde.SDE(drift, by_state, "additive"), batch=batch, **options)
     if name == "reference":
         solver.solve(nde.SDE(drift, hidden, "additive"), **options)
+    by_args = nde.SDE(drift, lambda t, y, args: 0.3 + (args[0] - ARGS[0]) * y, "additive")
+    solver.solve(by_args, Y0, ARGS, **options)
+    with pytest.raises(ValueError, match="depends on the time alone"):
+        solver.solve(by_args, Y0, ARGS + 1.0, **options)
     if name == "jax":
         jitted = jax.jit(
             lambda y: (

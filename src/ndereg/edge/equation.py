@@ -246,7 +246,7 @@ def _diffusion(
 
 
 _independent: WeakSet[Any] = WeakSet()
-"""Diffusions that were found to depend on the time alone."""
+"""Functions of no more than time and state that were found to depend on the time alone."""
 
 
 def refuse_dependence(
@@ -254,20 +254,19 @@ def refuse_dependence(
 ) -> None:
     """Refuse a diffusion of additive noise that depends on the state.
 
-    Its values at the start and at another state are compared, once for every diffusion. Where they
-    are only known when compiled, or not finite, nothing is said.
+    Its values at the start and at another state are compared: once for a function that reads
+    nothing else, and at every solve where there are ``args``, parameters of a module or variables
+    of a closure, which may be others by then. Where they are only known when compiled, or not
+    finite, nothing is said.
 
     Raises
     ------
     ValueError
     """
     field: Any = diffusion.field
-    try:
-        if field in _independent:
-            return
-        _independent.add(field)
-    except TypeError:  # what nobody can refer to weakly is looked at each time
-        pass
+    reads_no_more = not args and getattr(field, "__closure__", field) is None
+    if reads_no_more and field in _independent:
+        return
     layout = diffusion.call.layout  # type: ignore[attr-defined]
     start = backend.concrete(t0)
     times = np.full(layout.time_shape, 0.0 if start is None else float(start))
@@ -284,11 +283,12 @@ def refuse_dependence(
         return
     size = np.max(np.abs(found[0])) + np.max(np.abs(found[1]))
     if np.max(np.abs(found[0] - found[1])) > np.sqrt(np.finfo(real).eps) * size:
-        _independent.discard(field)
         raise ValueError(
             "expected a diffusion that depends on the time alone for noise='additive', received "
             "one that changes with the state; try noise='diagonal', or 'general' for a matrix"
         )
+    if reads_no_more:
+        _independent.add(field)
 
 
 def _no_diffusion(t: Any, y: Any, args: Any) -> Any:
