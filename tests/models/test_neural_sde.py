@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ndereg import SDE, ConstantStep
 from ndereg.backends.registry import load_backend
 from ndereg.models import MLP, Affine, Model, NeuralSDE, from_description, load, save
+from ndereg.models.parameters import map_leaves
 from ndereg.models.predict import run
 from ndereg.solve import Face
 
@@ -65,6 +67,21 @@ def test_general_noise_moves_every_sample_by_itself(monkeypatch):
     monkeypatch.setattr("ndereg.numpy.solve", SOLVER.solve)
     assert run(Model(layer, params), x).nfev == solution.stats.nfev[0] == 4
     assert from_description(layer.describe()) == layer
+
+
+@pytest.mark.parametrize("name", ["reference", "torch"])
+def test_general_noise_of_another_width_is_refused(name):
+    solver = Face(load_backend(name))
+    for width in (2, 5):
+        layer = NeuralSDE(
+            Affine(3, 3), Affine(3, width), noise="general", motions=2, dt=0.25,
+            method="euler_maruyama",
+        )  # fmt: skip
+        params, x = layer.init(0, "float64"), np.ones((4, 3))
+        if name == "torch":
+            params, x = map_leaves(torch.tensor, params), torch.tensor(x)
+        with pytest.raises(ValueError, match=rf"motions=2, received .*{width}\); try .* 6 wide"):
+            layer.run(solver, x, params, key=0)
 
 
 def test_an_output_at_other_times_is_refused():

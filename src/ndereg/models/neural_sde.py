@@ -39,8 +39,21 @@ class MatrixPart(Part):
     motions: int = 1
 
     def __call__(self, t: Any, y: Any, args: Parameters) -> Any:
-        """Return the matrices, (..., n, motions)."""
+        """Return the matrices, (..., n, motions).
+
+        Raises
+        ------
+        ValueError
+            If the layer's last axis is not ``motions`` times as long as that of the state.
+        """
         rows = super().__call__(t, y, args)
+        width = y.shape[-1] * self.motions
+        if tuple(rows.shape) != (*y.shape[:-1], width):
+            raise ValueError(
+                f"expected the diffusion of a state {tuple(y.shape)} to have the shape "
+                f"{(*y.shape[:-1], width)} for motions={self.motions}, received "
+                f"{tuple(rows.shape)}; try a layer whose result is {width} wide"
+            )
         return ops.reshape(rows, (*y.shape, self.motions))
 
 
