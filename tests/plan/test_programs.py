@@ -149,7 +149,7 @@ def test_what_is_kept_is_not_evaluated_again(method: str, dense: bool, penalty: 
     kept = kept_plan(whole)
     assert kept is not None
     pairs = [(whole.adjoint, kept.adjoint), (whole.adjoint_dense, kept.adjoint_dense)]
-    made = {slot for _, slot in kept.step.outputs} | {*kept.first, *kept.last}
+    made = {slot for _, slot in kept.step.outputs} | {slot for pair in kept.carried for slot in pair}
     carried = {slot for slot, _ in whole.adjoint.inputs}
     for before, after in pairs if dense else pairs[:1]:
         pulled = [i for i in before.body if isinstance(i, Pullback)]
@@ -158,6 +158,25 @@ def test_what_is_kept_is_not_evaluated_again(method: str, dense: bool, penalty: 
         assert after.evaluations() <= further
         given_ = {slot for slot, _ in after.inputs} - {slot for slot, _ in before.inputs}
         assert given_ - carried <= made
+
+
+@pytest.mark.parametrize(
+    ("method", "penalty"),
+    [("stochastic_heun", False), ("sosri", True), ("reversible_heun", False),
+     ("reversible_heun", True)],
+)  # fmt: skip
+def test_nor_is_what_a_stochastic_step_evaluates(method: str, penalty: bool) -> None:
+    """Neither drift nor diffusion, and a pair has those at its start from the step before."""
+    found = ndereg.lookup(method)
+    terms = tuple(t for _, t in ndereg.ErrorEstimate().terms()) if penalty else ()
+    noise = Noise("diagonal", found.calculus, "diagonal")
+    whole = ndereg.lower(ndereg.Spec(found, adaptive=False, terms=terms, noise=noise))
+    kept = kept_plan(whole)
+    assert kept is not None and whole.adjoint is not None
+    assert any(isinstance(i, Evaluate) for i in whole.adjoint.body)
+    assert not any(isinstance(i, Evaluate) for i in kept.adjoint.body)
+    assert bool(kept.carried) == (method == "reversible_heun")
+    assert kept.reads_state == penalty
 
 
 def test_a_controller_without_history_decides_alike() -> None:

@@ -26,6 +26,8 @@ class Checkpoints(Generic[State]):
     (4, {0: 0, 4: 40})
     >>> list(kept.backwards(5, lambda row, state: state + 10))
     [(4, 40), (3, 30), (2, 20), (1, 10), (0, 0)]
+    >>> list(kept.backwards(5, lambda row, state: state + 10, unread=4))
+    [(4, 40), (3, None), (2, None), (1, None), (0, 0)]
     """
 
     def __init__(self, slots: int) -> None:
@@ -49,17 +51,22 @@ class Checkpoints(Generic[State]):
         self.peak = max(self.peak, len(self.states))
 
     def backwards(
-        self, rows: int, advance: Callable[[int, State], State]
-    ) -> Iterator[tuple[int, State]]:
+        self, rows: int, advance: Callable[[int, State], State], unread: int = 0
+    ) -> Iterator[tuple[int, State | None]]:
         """Yield ``(row, state)`` from the last row to the first.
 
-        ``advance(row, state)`` recomputes the state at the end of ``row``.
+        ``advance(row, state)`` recomputes the state at the end of ``row``. The first ``unread``
+        rows are yielded without a state where it would have to be recomputed for them alone.
         """
         self._alive = len(self.states)
         stop = rows
         for start in sorted(self.states, reverse=True):
+            if stop <= unread:
+                break
             yield from self._segment(start, stop, self.states[start], advance)
             stop = start
+        for row in reversed(range(stop)):
+            yield row, self.states.get(row)
 
     def _segment(
         self, start: int, stop: int, state: State, advance: Callable[[int, State], State]

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ndereg.plan.lower import Plan
-from ndereg.plan.program import Evaluate, Instruction, Program, Slot, reads
-from ndereg.spec.stochastic import StochasticMethod
+from ndereg.plan.program import Evaluate, Instruction, Join, Program, Slot, reads
+
+
+FIRST = "first."
+"""Before the name under which the start of a solve hands on what was evaluated there."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,29 @@ class KeptPlan:
     ----------
     step : Program
         The step of the plan; what the transposed programs read of it is an output as well.
+    first, first_given : Program
+        The start of the plan; what the first step takes over from it is an output as well.
     adjoint, adjoint_dense : Program or None
         The transposed programs of the plan; the arrays and maps that the step made are inputs.
     slots : tuple of Slot
         What the step hands on to its transpose.
-    first, last : tuple of (Slot, Slot)
-        Value and map of the first and of the last stage: where the last one is the first of the
-        next step, that one has them from here.
+    carried : tuple of (Slot, Slot)
+        Values and maps of what is evaluated at the start of a step and at its end, where the next
+        step has the latter as its own start.
     """
 
     step: Program
+    first: Program
+    first_given: Program
     adjoint: Program
     adjoint_dense: Program | None
     slots: tuple[Slot, ...]
-    first: tuple[Slot, Slot]
-    last: tuple[Slot, Slot]
+    carried: tuple[tuple[Slot, Slot], ...]
+
+    @property
+    def reads_state(self) -> bool:
+        """Whether the transposed step still reads the state that the step began with."""
+        return any(slot == "y" for slot, _ in self.adjoint.inputs)
 
     def programs(self) -> dict[str, Program]:
         """All programs by name."""
@@ -44,53 +55,89 @@ class KeptPlan:
 def kept_plan(plan: Plan) -> KeptPlan | None:
     """Return the programs that keep linearizations; None for a plan that has no use for them.
 
-    That is one without a discrete adjoint, or of a method that advances a pair of states, whose
-    first stages are not evaluations of the field alone.
+    That is one without a discrete adjoint, or one whose steps take over an evaluation that the
+    transposed step knows by another name.
     """
-    method = plan.spec.tableau
-    if plan.adjoint is None or (isinstance(method, StochasticMethod) and method.pairs):
+    if plan.adjoint is None:
         return None
-    stages = [f"k{i + 1}" for i in range(plan.spec.tableau.stages)]
-    first, last = stages[0], stages[-1]
-    made = _made(plan.step, stages)
+    first, last = _ends(plan)
+    own = {i.dst for i in plan.adjoint.body if isinstance(i, Evaluate)}
+    if not own.issuperset(first):
+        return None
+    made = _made(plan.step, first)
     adjoint = _given(plan.adjoint, made)
     adjoint_dense = None if plan.adjoint_dense is None else _given(plan.adjoint_dense, made)
     read = {slot for program in (adjoint, adjoint_dense) if program for slot, _ in program.inputs}
-    if plan.carried:
-        read.add(last + "_map")
+    read.update(map(_map, last))
     body = []
     slots: list[Slot] = []
     for instruction in plan.step.body:
-        if isinstance(instruction, Evaluate) and instruction.dst + "_map" in read:
-            instruction = replace(instruction, map=instruction.dst + "_map")
-            slots += [instruction.dst, instruction.dst + "_map"]
+        if isinstance(instruction, Evaluate) and _map(instruction.dst) in read:
+            instruction = replace(instruction, map=_map(instruction.dst))
+            slots += [instruction.dst, _map(instruction.dst)]
         elif instruction.dst in read & made.keys():
             slots.append(instruction.dst)
         body.append(instruction)
     outputs = dict(plan.step.outputs) | {slot: slot for slot in slots}
-    step = replace(plan.step, body=tuple(body), outputs=tuple(outputs.items()))
     return KeptPlan(
-        step=step,
+        step=replace(plan.step, body=tuple(body), outputs=tuple(outputs.items())),
+        first=_opened(plan.first, first),
+        first_given=_opened(plan.first_given, first),
         adjoint=adjoint,
         adjoint_dense=adjoint_dense,
         slots=tuple(slots),
-        first=(first, first + "_map"),
-        last=(last, last + "_map"),
+        carried=tuple(
+            pair
+            for start, end in zip(first, last, strict=True)
+            for pair in ((start, end), (_map(start), _map(end)))
+        ),
     )
 
 
-def _made(step: Program, stages: list[Slot]) -> dict[Slot, Instruction]:
-    """What a transposed step need not make again: stages, and arrays that the step made alike.
+def _map(stage: Slot) -> Slot:
+    return stage + "_map"
+
+
+def _ends(plan: Plan) -> tuple[list[Slot], list[Slot]]:
+    """Evaluations at the start of a step that are those at the end of the one before."""
+    if not plan.carried:
+        return [], []
+    pairs = zip(_parts(plan.first, "k1"), _parts(plan.step, "k_next"), strict=True)
+    both = [(start, end) for start, end in pairs if start is not None and end is not None]
+    return [start for start, _ in both], [end for _, end in both]
+
+
+def _parts(program: Program, output: str) -> tuple[Slot | None, ...]:
+    """What an output is joined of; itself if of nothing."""
+    slot = program.output(output)
+    joins = (i.parts for i in program.body if isinstance(i, Join) and i.dst == slot)
+    return next(joins, (slot,))
+
+
+def _opened(first: Program, stages: list[Slot]) -> Program:
+    """The start of a solve, with values and maps of some evaluations as outputs."""
+    body = tuple(
+        replace(i, map=_map(i.dst)) if isinstance(i, Evaluate) and i.dst in stages else i
+        for i in first.body
+    )
+    found = tuple((FIRST + s, s) for stage in stages for s in (stage, _map(stage)))
+    return replace(first, body=body, outputs=(*first.outputs, *found))
+
+
+def _made(step: Program, first: list[Slot]) -> dict[Slot, Instruction]:
+    """What a transposed step need not make again: evaluations, and arrays that the step made alike.
 
     Numbers are made again: a step hands them on as the host has them.
     """
     kinds = step.kinds()
-    made: dict[Slot, Instruction] = {
-        instruction.dst: instruction
-        for instruction in step.body
-        if kinds[instruction.dst] in ("state", "real") and not isinstance(instruction, Evaluate)
+    return {
+        **{
+            instruction.dst: instruction
+            for instruction in step.body
+            if isinstance(instruction, Evaluate) or kinds[instruction.dst] in ("state", "real")
+        },
+        **{stage: Evaluate(stage, 0, "h", stage) for stage in first},
     }
-    return made | {stage: Evaluate(stage, 0, "h", stage) for stage in stages}
 
 
 def _given(program: Program, made: dict[Slot, Instruction]) -> Program:

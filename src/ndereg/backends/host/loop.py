@@ -14,7 +14,7 @@ from ndereg.backends.host.outputs import Emission, open_outputs
 from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Checkpoints, Undone
 from ndereg.plan.control import MEMORY, MEMORY_START, SPACING, remembers
-from ndereg.plan.kept import KeptPlan
+from ndereg.plan.kept import FIRST, KeptPlan
 from ndereg.spec.adjoint import Adjoint, Discrete, Reversible
 from ndereg.spec.controller import CONTROL_PARAMETERS
 from ndereg.spec.status import Status
@@ -104,7 +104,7 @@ class _Loop:
         self.memory = dict(zip(MEMORY, map(scalar, MEMORY_START), strict=True))
         self.t, self.t1 = scalar(problem.t0), scalar(problem.t1)
         self.y, self.k1 = problem.y0, None
-        self.first_map: Any = None
+        self.first_kept: dict[str, Any] = {}
         self.h: Any = scalar(0.0)
         self.status: Any = scalar(float(Status.RUNNING))
         self.nfev, self.nsteps, self.naccept = scalar(0.0), scalar(0.0), scalar(0.0)
@@ -137,10 +137,12 @@ class _Loop:
         given = problem.first_step is not None or not self.spec.adaptive
         name = "first_given" if given else "first"
         values = {**self.values, "t": self.t, "y": self.y}
-        started = getattr(self.runners, name)(machine, values)
+        keeping = self._keeping()
+        runners = self.runners if keeping is None else keeping.runners
+        started = getattr(runners, name)(machine, values)
         self.k1 = started.get("k1")
-        if self._keeping() and self.k1 is not None:
-            self.k1, self.first_map = machine.linearize(self.t, self.y)
+        if keeping is not None:
+            self.first_kept = {slot: started[FIRST + slot] for slot, _ in keeping.plan.carried}
         self.nfev = self.nfev + float(self.runners.evaluations(name))
         self.status = machine.read(started["status"])
         self.h = machine.read(started["h"])
@@ -222,10 +224,8 @@ class _Loop:
         if keeping is None:
             return
         plan = keeping.plan
-        row.kept = {slot: step[slot] for slot in plan.slots}
-        if self.k1 is not None:
-            row.kept |= zip(plan.first, (self.k1, self.first_map), strict=True)
-            self.first_map = step[plan.last[1]]
+        row.kept = self.first_kept | {slot: step[slot] for slot in plan.slots}
+        self.first_kept = {first: step[last] for first, last in plan.carried}
 
     def _pick(self, picked: Start, accept: Any) -> None:
         """Decide whether the step is the one that a local regularizer starts from."""

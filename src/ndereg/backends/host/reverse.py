@@ -60,7 +60,7 @@ def pull_back(
     if isinstance(tape.checkpoints, Undone):
         states = tape.checkpoints.backwards(len(tape.rows), retreat, tape.y_end)
     else:
-        states = tape.checkpoints.backwards(len(tape.rows), advance)
+        states = tape.checkpoints.backwards(len(tape.rows), advance, _unread(plan, tape))
     for index, y in states:
         row = tape.rows[index]
         values = {**constants, "t": row.t, "h": row.h, "y": y, **_renamed(plan, carried)}
@@ -90,12 +90,20 @@ def pull_back(
     return y_bar
 
 
+def _unread(plan: Any, tape: Tape) -> int:
+    """Rows, from the first on, whose states nothing reads."""
+    keeping = tape.keeping
+    if keeping is None or keeping.plan.reads_state or plan.spec.dense:
+        return 0
+    return keeping.rows
+
+
 def _last_stage(machine: HostMachine, tape: Tape) -> tuple[Any, Any]:
     """Value and linearization of the last stage of the last row."""
     row = tape.rows[-1]
     if row.kept is None or tape.keeping is None:
         return machine.linearize(tape.t_end, tape.y_end)
-    value, linearization = (row.kept[slot] for slot in tape.keeping.plan.last)
+    value, linearization = (row.kept[last] for _, last in tape.keeping.plan.carried)
     return value, linearization
 
 

@@ -27,6 +27,7 @@ from ndereg.langevin import UnderdampedLangevin
 from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
+from ndereg.plan.program import Evaluate
 from ndereg.sde import SDE
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 from ndereg.structure import LEAF
@@ -294,9 +295,9 @@ class TorchSolver:
         """
         if self._kept is None or not field.kept_bytes or problem.layout.batch is not None:
             return None
-        maps = sum(slot.endswith("_map") for slot in self._kept.slots)
-        arrays = len(self._kept.slots) - 2 * maps
-        room = maps * field.kept_bytes + arrays * problem.y0.nbytes
+        maps = [i.field for i in self._kept.step.body if isinstance(i, Evaluate) and i.map]
+        arrays = len(self._kept.slots) - 2 * len(maps)
+        room = sum(map(field.kept_bytes.__getitem__, maps)) + arrays * problem.y0.nbytes
         rows = min(adjoint.checkpoints, int(KEPT_BYTES // max(room, 1)))
         return Keeping(self._kept, self._kept_runners, rows) if rows else None
 

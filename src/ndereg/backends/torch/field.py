@@ -134,8 +134,8 @@ class TorchField:
         self._joint = layout.batch is None
         self._start: tuple[Any, torch.Tensor, torch.Tensor, Linearization | None] | None = None
         self._boundary = Boundary(())
-        self.kept_bytes = 0
-        """What one linearization keeps in memory."""
+        self.kept_bytes: dict[str, int] = {}
+        """What one linearization keeps in memory, by what is linearized; empty if not known."""
 
     def _call(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
         bound, shape = self.bound, self._shape
@@ -225,35 +225,51 @@ class TorchField:
         Tensors with history that are neither y nor known already are added to ``inputs``. The value
         serves the first evaluation of the solve.
         """
-        sizes: dict[int, int] = {}
+        point = y.detach().requires_grad_()
+        k, measured = self._seen(t, point, "drift")
+        sizes = {"drift": measured}
+        if self._bound_diffusion is not None:
+            sizes["diffusion"] = self._seen(t, point, "diffusion")[1]
+        self._boundary = Boundary(self.wrt)
+        self._start = (t, y, k.detach(), (point, k))
+        own = {_address(tensor) for tensor in (*self.leaves, *self.wrt)}
+        if None not in sizes.values():
+            self.kept_bytes = {
+                name: sum(found[at] for at in found.keys() - own)
+                for name, found in sizes.items()
+                if found is not None
+            }
+
+    def _seen(
+        self, t: Any, point: torch.Tensor, name: str
+    ) -> tuple[torch.Tensor, dict[int, int] | None]:
+        """Evaluate; what is depended on is added to ``inputs``.
+
+        Returns the value, and the bytes that its history keeps, by address, if they are known.
+        """
+        sizes: dict[int, int] | None = {}
 
         def count(tensor: torch.Tensor) -> torch.Tensor:
+            assert sizes is not None
             sizes[_address(tensor)] = tensor.nbytes
             return tensor
 
-        point = y.detach().requires_grad_()
-        measured = True
+        def call() -> torch.Tensor:
+            return self._call(t, point, name)
+
         try:
             with torch.enable_grad(), saved_tensors_hooks(count, _same):
-                k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
+                k, hidden = dependencies(call, point, self.wrt)
         except RuntimeError as error:
             if "saved tensor hooks" not in str(error):
                 raise
             # torch.func.vjp and grad, which a field may use, do not run beside such hooks: what
             # the field keeps is then unknown, and nothing of it is kept
-            measured = False
+            sizes = None
             with torch.enable_grad():
-                k, hidden = dependencies(lambda: self._call(t, point), point, self.wrt)
+                k, hidden = dependencies(call, point, self.wrt)
         self.inputs += hidden
         self.wrt += hidden
-        if self._bound_diffusion is not None:
-            with torch.enable_grad():
-                _, hidden = dependencies(lambda: self._call(t, point, "diffusion"), point, self.wrt)
-            self.inputs += hidden
-            self.wrt += hidden
-        self._boundary = Boundary(self.wrt)
-        self._start = (t, y, k.detach(), (point, k))
-        for tensor in (*self.leaves, *self.wrt):
-            sizes.pop(_address(tensor), None)
-        if measured:
-            self.kept_bytes = sum(sizes.values()) + k.nbytes
+        if sizes is not None:
+            sizes[_address(k)] = k.nbytes
+        return k, sizes
