@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ndereg.plan.lower import Plan
 from ndereg.plan.program import Evaluate, Instruction, Join, Program, Slot, reads
-
+from ndereg.plan.transpose import transpose
 
 FIRST = "first."
 """Before the name under which the start of a solve hands on what was evaluated there."""
@@ -27,11 +27,16 @@ class KeptPlan:
         The start of the plan; what the first step takes over from it is an output as well.
     adjoint, adjoint_dense : Program or None
         The transposed programs of the plan; the arrays and maps that the step made are inputs.
+    first_adjoint : Program or None
+        Where the solution reads what is evaluated at the end of a step, it is pulled back once for
+        both steps that share it: ``adjoint`` takes ``k_next_bar`` and returns ``k1_bar``, and this
+        program pulls the last of those back to the start of the solve. Else None.
     slots : tuple of Slot
         What the step hands on to its transpose.
+    opening : tuple of Slot
+        Values and maps that the transpose of the first step has from the start of the solve.
     carried : tuple of (Slot, Slot)
-        Values and maps of what is evaluated at the start of a step and at its end, where the next
-        step has the latter as its own start.
+        What the transpose of a later step has in their place, from the step before.
     """
 
     step: Program
@@ -39,7 +44,9 @@ class KeptPlan:
     first_given: Program
     adjoint: Program
     adjoint_dense: Program | None
+    first_adjoint: Program | None
     slots: tuple[Slot, ...]
+    opening: tuple[Slot, ...]
     carried: tuple[tuple[Slot, Slot], ...]
 
     @property
@@ -67,6 +74,11 @@ def kept_plan(plan: Plan) -> KeptPlan | None:
     made = _made(plan.step, first)
     adjoint = _given(plan.adjoint, made)
     adjoint_dense = None if plan.adjoint_dense is None else _given(plan.adjoint_dense, made)
+    first_adjoint = None
+    twice = first and {slot for slot, _ in adjoint.inputs}.issuperset(map(_map, last))
+    if twice and not plan.shared:
+        adjoint = _given(_handing_on(plan), made)
+        first_adjoint = _given(_first_transposed(plan), made)
     read = {slot for program in (adjoint, adjoint_dense) if program for slot, _ in program.inputs}
     read.update(map(_map, last))
     body = []
@@ -79,19 +91,35 @@ def kept_plan(plan: Plan) -> KeptPlan | None:
             slots.append(instruction.dst)
         body.append(instruction)
     outputs = dict(plan.step.outputs) | {slot: slot for slot in slots}
+    pairs = [
+        pair
+        for start, end in zip(first, last, strict=True)
+        for pair in ((start, end), (_map(start), _map(end)))
+    ]
     return KeptPlan(
         step=replace(plan.step, body=tuple(body), outputs=tuple(outputs.items())),
         first=_opened(plan.first, first),
         first_given=_opened(plan.first_given, first),
         adjoint=adjoint,
         adjoint_dense=adjoint_dense,
+        first_adjoint=first_adjoint,
         slots=tuple(slots),
-        carried=tuple(
-            pair
-            for start, end in zip(first, last, strict=True)
-            for pair in ((start, end), (_map(start), _map(end)))
-        ),
+        opening=tuple(start for start, _ in pairs),
+        carried=tuple(pairs) if first_adjoint is None else (),
     )
+
+
+def _handing_on(plan: Plan) -> Program:
+    """The transpose of the step as it is taken, from what the one before evaluated at its end."""
+    read = {"y1", "k_next", *(f"r{i}" for i in range(len(plan.spec.terms)))}
+    seeds = [(slot, f"{name}_bar") for name, slot in plan.step.outputs if name in read]
+    return transpose(plan.step, seeds, ["y", "k1"])
+
+
+def _first_transposed(plan: Plan) -> Program:
+    slot = plan.first_given.output("k1")
+    assert slot is not None
+    return transpose(plan.first_given, [(slot, "k1_bar")], ["y"])
 
 
 def _map(stage: Slot) -> Slot:

@@ -127,9 +127,7 @@ class _Transposer:
                 self.body.append(Spread(dst, bar))
                 self._add(src, (None, 1, dst))
             case Part(src=src, index=index):
-                dst = self._fresh(src + "_bar")
-                self.body.append(Join(dst, (None, bar) if index else (bar, None)))
-                self._add(src, (None, 1, dst))
+                self._join(src, index, bar)
             case Join(parts=parts):
                 for index, part in enumerate(parts):
                     if part in self._active:
@@ -171,6 +169,20 @@ class _Transposer:
     def _add(self, slot: Slot, contribution: Contribution) -> None:
         if slot in self._active:
             self._contributions.setdefault(slot, []).append(contribution)
+
+    def _join(self, slot: Slot, index: int, bar: Slot) -> None:
+        """Add the cotangent of one half of a pair, beside that of the other where it is known."""
+        first, second = (None, bar) if index else (bar, None)
+        terms = self._contributions.get(slot, [])
+        for join in [i for i in self.body if isinstance(i, Join)]:
+            if (None, 1, join.dst) in terms and join.parts[index] is None:
+                terms.remove((None, 1, join.dst))
+                self.body.remove(join)
+                first, second = first or join.parts[0], second or join.parts[1]
+                break
+        dst = self._fresh(slot + "_bar")
+        self.body.append(Join(dst, (first, second)))
+        self._add(slot, (None, 1, dst))
 
     def _fresh(self, name: Slot) -> Slot:
         fresh, count = name, 1

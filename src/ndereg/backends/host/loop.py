@@ -142,7 +142,7 @@ class _Loop:
         started = getattr(runners, name)(machine, values)
         self.k1 = started.get("k1")
         if keeping is not None:
-            self.first_kept = {slot: started[FIRST + slot] for slot, _ in keeping.plan.carried}
+            self.first_kept = {slot: started[FIRST + slot] for slot in keeping.plan.opening}
         self.nfev = self.nfev + float(self.runners.evaluations(name))
         self.status = machine.read(started["status"])
         self.h = machine.read(started["h"])

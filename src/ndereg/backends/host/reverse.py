@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ndereg.backends.host.loop import Row, Tape
@@ -47,33 +48,28 @@ def pull_back(
         value, linearization = _last_stage(machine, tape)
         carried = {"k_next": value, "k_next_map": linearization, "k_next_bar": machine.zeros()}
 
-    def advance(index: int, y: Any) -> Any:
-        row = tape.rows[index]
-        noise = machine.noise(row.t, row.h, index)
-        return runners.replay(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y1"]
-
-    def retreat(index: int, y: Any) -> Any:
-        row = tape.rows[index]
-        noise = machine.noise(row.t, row.h, index)
-        return runners.retreat(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y0"]
-
-    if isinstance(tape.checkpoints, Undone):
-        states = tape.checkpoints.backwards(len(tape.rows), retreat, tape.y_end)
-    else:
-        states = tape.checkpoints.backwards(len(tape.rows), advance, _unread(plan, tape))
-    for index, y in states:
+    k1_bar = None
+    for index, y in _states(runners, machine, tape):
         row = tape.rows[index]
         values = {**constants, "t": row.t, "h": row.h, "y": y, **_renamed(plan, carried)}
         values |= machine.noise(row.t, row.h, index)
         if plan.spec.terms:
             values |= runners.seed(machine, {**seeds, "row": float(index)})
         y_bar, inner, direct = _take_emissions(runners, machine, row, y, ys_bar, y_bar)
-        programs = runners
+        programs, handed = runners, False
         if row.kept is not None and tape.keeping is not None:
             programs, values = tape.keeping.runners, values | row.kept
+            handed = tape.keeping.plan.first_adjoint is not None
+            if handed:
+                values["k_next_bar"] = machine.zeros() if k1_bar is None else k1_bar
         adjoint = programs.adjoint_dense if inner else programs.adjoint
         out = adjoint(machine, {**values, **inner, "y1_bar": y_bar})
         y_bar = out["y_bar"] if direct is None else out["y_bar"] + direct
+        if handed:
+            k1_bar = out["k1_bar"]
+            if index == 0:
+                out = programs.first_adjoint(machine, {**values, "k1_bar": k1_bar})
+                y_bar = y_bar + out["y_bar"]
         if picked_bar is not None:
             here = tape.picked == float(index)
             y_bar = machine.select(here, y_bar + picked_bar, y_bar)
@@ -88,6 +84,24 @@ def pull_back(
     for emission in tape.start_emissions:
         y_bar = y_bar + _cotangent(machine, emission, ys_bar, emission.present)
     return y_bar
+
+
+def _states(runners: Runners, machine: HostMachine, tape: Tape) -> Iterator[tuple[int, Any]]:
+    """Rows from the last to the first, with the states at their starts."""
+
+    def advance(index: int, y: Any) -> Any:
+        row = tape.rows[index]
+        noise = machine.noise(row.t, row.h, index)
+        return runners.replay(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y1"]
+
+    def retreat(index: int, y: Any) -> Any:
+        row = tape.rows[index]
+        noise = machine.noise(row.t, row.h, index)
+        return runners.retreat(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y0"]
+
+    if isinstance(tape.checkpoints, Undone):
+        return tape.checkpoints.backwards(len(tape.rows), retreat, tape.y_end)
+    return tape.checkpoints.backwards(len(tape.rows), advance, _unread(runners.plan, tape))
 
 
 def _unread(plan: Any, tape: Tape) -> int:
