@@ -81,6 +81,13 @@ Weight = Annotated[
         "adapts it until a prediction takes TARGET evaluations; repeatable."
     ),
 ]
+Others = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting without an option of its own: NAME=VALUE, such as points=16; repeatable.",
+    ),
+]
 Schedule = Annotated[
     str | None, typer.Option(help="From START to END: exponential (default) or inverse.")
 ]
@@ -132,6 +139,7 @@ def compare(
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,
+    others: Others = None,
     seed: Seed = None,
     seeds: Seeds = None,
     threads: Threads = None,
@@ -143,10 +151,9 @@ def compare(
 
     Of a study, compute its rows.
     """
+    options = dict(locals())
     from ndereg.experiments import STUDIES
 
-    options = dict(locals())
-    del options["STUDIES"]
     names = options.pop("regularizers")
     rows = "rows" if recipe in STUDIES else "regularizers"
     if names is not None:
@@ -181,6 +188,7 @@ def train(
     evaluate_every: EvaluateEvery = None,
     weight: Weight = None,
     schedule: Schedule = None,
+    others: Others = None,
     seed: Seed = None,
     seeds: Seeds = None,
     threads: Threads = None,
@@ -256,7 +264,7 @@ def _session(command: str, options: dict[str, Any]) -> None:
         if command == "train":
             lookup(recipe)
         kind = StudySession if recipe in STUDIES else Session
-        chosen = _settings(options)
+        chosen = _settings(recipe, options)
         if resume:
             if out is None:
                 raise ValueError("--resume needs to know what to continue; try --out FOLDER")
@@ -299,8 +307,11 @@ def _results(session: Any, console: Any, quiet: bool) -> Any:
         return session.train(listener)
 
 
-def _settings(options: dict[str, Any]) -> dict[str, Any]:
+def _settings(recipe: str, options: dict[str, Any]) -> dict[str, Any]:
     """Turn command-line options into the settings that were given."""
+    from ndereg.experiments import experiment
+    from ndereg.experiments.options import parse_setting
+
     chosen = {name: value for name, value in options.items() if value is not None}
     if (tol := chosen.pop("tol", None)) is not None:
         if "rtol" in chosen or "atol" in chosen:
@@ -316,6 +327,8 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
         chosen["seeds"] = tuple(range(first, first + count))
     if (given := chosen.pop("weight", None)) is not None:
         chosen["weights"] = dict(_weight(text) for text in given)
+    kind = experiment(recipe).settings_type
+    chosen |= dict(parse_setting(kind, text) for text in chosen.pop("others", ()))
     return chosen
 
 

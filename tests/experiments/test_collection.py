@@ -1,6 +1,7 @@
 """Runs of several folders in one report; results that are kept, and the page made of them."""
 
 import dataclasses
+import inspect
 import json
 import shlex
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ndereg.cli import app
-from ndereg.experiments import lookup
+from ndereg.cli import app, compare
+from ndereg.experiments import RECIPES, STUDIES, experiment, lookup
 from ndereg.experiments.collection import collect, command
+from ndereg.experiments.options import OPTIONS, parse_setting, written_setting
 from ndereg.experiments.results_page import page, read_results, write_results
 from ndereg.experiments.storage import RunFolder, write_json
 from ndereg.experiments.training import Result
@@ -122,6 +124,7 @@ def test_nothing_finished_is_refused(tmp_path):
         "mnist --preset locally-regularized --epochs 3 --weight local-biased=nfe:40",
         "mnist --steps 20 --rtol 0.001",
         "physionet --preset quick --times exact --data set-a.tar.gz",
+        "sde-gan --set dt=none --set averaged=0.25 --set learning-rate-factor=0.5",
     ],
 )
 def test_a_folder_tells_the_command_that_made_it(tmp_path, monkeypatch, arguments):
@@ -143,6 +146,36 @@ def test_a_folder_tells_the_command_that_made_it(tmp_path, monkeypatch, argument
         assert CliRunner().invoke(app, call).exit_code == 0
     assert created[0].settings == created[1].settings
     assert created[0].preset == created[1].preset
+
+
+def test_every_setting_can_be_chosen_on_the_command_line():
+    """By an option of its own or, where its type is one that is read, by --set."""
+    own = {"recipe", "preset", "out", "resume", "quiet", "tol", "seed", "weight", "others"}
+    options = inspect.signature(compare).parameters.keys() - own
+    assert options | {"rows", "weights"} == set(OPTIONS)
+    for name in (*RECIPES, *STUDIES):
+        settings = experiment(name).settings()
+        for setting in vars(settings).keys() - set(OPTIONS):
+            value = getattr(settings, setting)
+            _, text = written_setting(setting, value)
+            assert parse_setting(type(settings), text) == (setting, value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--set points", "expected --set NAME=VALUE, received 'points'"),
+        ("--set points=many", "expected an integer as points"),
+        ("--set adversary=high", "expected a number as adversary"),
+        ("--set hidden=3", "hidden has an option of its own"),
+        ("--set depth=3", "no option depth"),
+    ],
+)
+def test_settings_that_cannot_be_set(tmp_path, arguments, message):
+    call = ["compare", "sde-gan", *arguments.split(), "--out", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, call)
+    assert found.exit_code == 2 and message in found.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def report(*arguments):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ndereg.experiments import experiment
+from ndereg.experiments.options import OPTIONS, written_setting
 from ndereg.experiments.recipe import Recipe, Settings
 from ndereg.experiments.storage import RunFolder
 from ndereg.experiments.study import Outcome, Study, StudySettings
@@ -154,8 +155,8 @@ def command(config: Mapping[str, Any]) -> str:
             words += [f"--{name}", ",".join(value)]
         elif name == "data":
             words += ["--data", Path(value).name]
-        elif value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+        elif value is not None or name not in OPTIONS:
+            words += written_setting(name, value)
     return shlex.join(words)
 
 
