@@ -235,6 +235,51 @@ def test_effective_samples_of_an_autoregression():
     assert effective_samples(draws) == pytest.approx(expected, rel=0.1)
 
 
+def test_effective_samples_are_bounded_where_draws_alternate():
+    """As many as n log10(n), and never a negative number."""
+    signs = np.where(np.arange(100) % 2, 1.0, -1.0)
+    draws = np.stack([signs, -signs, signs, -signs])
+    assert effective_samples(draws) == pytest.approx(400 * np.log10(400))
+    for seed in range(20):
+        few = effective_samples(np.random.default_rng(seed).normal(size=(2, 4)))
+        assert 0 < few <= 8 * np.log10(8) + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("draws", "message"),
+    [
+        (np.zeros((4, 8)), "finite draws that differ"),
+        (np.array([[0.0, 1.0], [np.nan, 2.0]]), "finite draws that differ"),
+        (np.arange(8.0)[None], r"received the shape \(1, 8\)"),
+        (np.arange(8.0)[:, None], r"received the shape \(8, 1\)"),
+        (np.arange(8.0), r"received the shape \(8,\)"),
+    ],
+)
+def test_draws_without_an_effective_number_are_refused(draws, message):
+    with pytest.raises(ValueError, match=message):
+        effective_samples(draws)
+
+
+def test_gradients_of_failed_chains_count(tmp_path, monkeypatch):
+    """With one chain left there are no other figures; nan is null in files, and nan again."""
+    one = np.zeros((1, 4, ENTRIES)), 64.0, 3
+    monkeypatch.setattr("ndereg.experiments.langevin.langevin", lambda *a: one)
+    out = tmp_path / "out"
+    (found,) = session(out, rows=("align",)).compute()
+    assert found.values["gradients"] == 4.0 and found.values["failed"] == 3.0
+    assert np.isnan(found.values["effective"])
+
+    def refused(constant):
+        raise AssertionError(f"JSON has no {constant}")
+
+    for line in ((out / "results.json").read_text(), (out / "metrics.jsonl").read_text()):
+        json.loads(line, parse_constant=refused)
+    kept = tmp_path / "kept" / "funnel.json"
+    write_results(kept, "The funnel", collect([out]))
+    json.loads(kept.read_text(), parse_constant=refused)
+    assert "| align | 4 | – |" in page(read_results(kept.parent))
+
+
 def test_exact_samples_of_the_funnel_have_small_errors():
     samples = np.random.default_rng(2).normal(size=(40, 500, ENTRIES))
     samples[:, :, 0] *= DEVIATION

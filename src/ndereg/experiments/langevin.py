@@ -191,7 +191,8 @@ class Langevin(Study):
                 samples, gradients, failed = _nuts(settings, WARMUPS[row], seed)
             else:
                 samples, gradients, failed = langevin(settings, SAMPLERS[row], seed)
-        values = {"failed": float(failed), "gradients": float("nan")}
+        taken = gradients / (settings.paths * settings.samples)
+        values = {"failed": float(failed), "gradients": taken}
         if len(samples) > 1:
             values |= figures_of_funnel(samples, gradients, DEVIATION)
         shown = samples[:, :, :2].reshape(-1, 2)

@@ -111,7 +111,8 @@ def page(experiments: Iterable[Mapping[str, Any]]) -> str:
 
 def _compact(result: Result | Outcome) -> dict[str, Any]:
     """Return a result without its traces, numbers in six digits."""
-    kept = {k: v for k, v in dataclasses.asdict(result).items() if k not in _DROPPED}
+    found = result.written() if isinstance(result, Outcome) else dataclasses.asdict(result)
+    kept = {k: v for k, v in found.items() if k not in _DROPPED}
     return json.loads(json.dumps(kept), parse_float=lambda text: float(f"{float(text):.6g}"))
 
 

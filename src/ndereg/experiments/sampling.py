@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,18 @@ def effective_samples(draws: np.ndarray) -> float:
 
     Gelman et al., Bayesian Data Analysis (3rd ed.), sections 11.4 and 11.5; the sum of
     autocorrelations ends as the initial monotone sequence of Geyer does (1992,
-    doi:10.1214/ss/1177011137).
+    doi:10.1214/ss/1177011137). Of ``n`` draws no more than ``n log10(n)`` count, as in Stan: chains
+    whose draws alternate have a sum near 0, which so few cannot tell from a negative one.
 
     Parameters
     ----------
     draws : array
         ``(chains, samples)``, at least two of both.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer, if one is not finite, or if all are the same.
 
     Examples
     --------
@@ -26,6 +33,16 @@ def effective_samples(draws: np.ndarray) -> float:
     >>> bool(3000 < effective_samples(draws) < 5000)
     True
     """
+    if draws.ndim != 2 or min(draws.shape) < 2:
+        raise ValueError(
+            "expected draws (chains, samples), at least two of both, received the shape "
+            f"{draws.shape}"
+        )
+    if not np.isfinite(draws).all() or np.all(draws == draws[0, 0]):
+        raise ValueError(
+            "expected finite draws that differ, received a constant, nan or inf; try leaving such "
+            "chains out"
+        )
     chains, count = draws.shape
     centred = draws - draws.mean(1, keepdims=True)
     spectrum = np.abs(np.fft.rfft(centred, 2 * count, axis=1)) ** 2
@@ -36,7 +53,8 @@ def effective_samples(draws: np.ndarray) -> float:
     pairs = correlations[0 : count - count % 2 : 2] + correlations[1:count:2]
     positive = pairs[: np.argmax(pairs < 0)] if np.any(pairs < 0) else pairs
     monotone = np.minimum.accumulate(positive)
-    return float(chains * count / (2.0 * np.sum(monotone) - 1.0))
+    time = max(2.0 * float(np.sum(monotone)) - 1.0, 1.0 / math.log10(chains * count))
+    return chains * count / time
 
 
 def figures_of_funnel(samples: np.ndarray, gradients: float, deviation: float) -> dict[str, float]:

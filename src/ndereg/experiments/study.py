@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,6 +73,19 @@ class Outcome:
     values: dict[str, float]
     seconds: float
     curves: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = {name: math.nan if x is None else x for name, x in self.values.items()}
+        curves = {k: [math.nan if x is None else x for x in xs] for k, xs in self.curves.items()}
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "curves", curves)
+
+    def written(self) -> dict[str, Any]:
+        """Return it for JSON, which has no nan: null stands for it, and is read as nan."""
+        found = dataclasses.asdict(self)
+        found["values"] = {name: _finite(x) for name, x in self.values.items()}
+        found["curves"] = {name: [_finite(x) for x in xs] for name, xs in self.curves.items()}
+        return found
 
 
 @dataclass(frozen=True)
@@ -197,6 +211,10 @@ def face(backend: str) -> Face:
     """Return ``ndereg.numpy``, ``ndereg.torch`` or ``ndereg.jax``."""
     found: Any = importlib.import_module(f"ndereg.{backend}")
     return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _plain(value: float, digits: int) -> str:

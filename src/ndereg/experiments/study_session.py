@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,12 +60,13 @@ class StudySession(Session):
                 outcome = self.recipe.compute(self.settings, row, seed)
                 self._write_config()
                 outcomes.append(outcome)
+                results = [each.written() for each in outcomes]
                 records = [
-                    {"row": each.row, "seed": each.seed, "seconds": each.seconds, **each.values}
-                    for each in outcomes
+                    {name: each[name] for name in ("row", "seed", "seconds")} | each["values"]
+                    for each in results
                 ]
                 self.folder.write_metrics(records)
-                write_json(self.folder.results, [dataclasses.asdict(each) for each in outcomes])
+                write_json(self.folder.results, results)
                 say(f"{row}, seed {seed}: {outcome.seconds:.1f} s")
         write_report(collect([self.folder.path]), self.folder.path)
         return outcomes
