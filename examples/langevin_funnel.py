@@ -10,19 +10,8 @@ import argparse
 import numpy as np
 
 import ndereg.numpy as nde
-from ndereg import ops
+from ndereg.experiments.langevin import DEVIATION, ENTRIES, gradient
 from ndereg.experiments.sampling import figures_of_funnel
-
-ENTRIES, DEVIATION = 10, 3.0
-
-
-def grad_potential(t, x, args):
-    """Of y ~ N(0, 9) and nine entries N(0, exp(y)), with y the first entry of x."""
-    y, rest = x[..., :1], x[..., 1:]
-    inverse = ops.exp(-y)
-    squares = ops.sum(rest * rest, axis=-1, keepdims=True)
-    along = y / DEVIATION**2 + 0.5 * (ENTRIES - 1) - 0.5 * inverse * squares
-    return ops.concat([along, inverse * rest], axis=-1)
 
 
 def sample(method, tolerance, chains, samples, spacing=2.0, warmup=32.0):
@@ -30,7 +19,7 @@ def sample(method, tolerance, chains, samples, spacing=2.0, warmup=32.0):
     x[:, 0] = 0.0
     end = warmup + spacing * samples
     sol = nde.solve(
-        nde.UnderdampedLangevin(grad_potential, gamma=1.0, u=1.0),
+        nde.UnderdampedLangevin(gradient, gamma=1.0, u=1.0),
         (0.0, end),
         (x, v),
         method=method,

@@ -6,7 +6,9 @@ import json
 import os
 import shlex
 import signal
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -15,10 +17,10 @@ from ndereg.cli import app
 from ndereg.experiments import STUDIES, experiment, lookup
 from ndereg.experiments.cir import END, Path, drift_implicit, hosts, solve, wanted
 from ndereg.experiments.collection import collect, command
-from ndereg.experiments.langevin import DEVIATION, ENTRIES, gradient, held
+from ndereg.experiments.langevin import DEVIATION, ENTRIES, gradient, held, potential
 from ndereg.experiments.results_page import page, read_results, write_results
 from ndereg.experiments.sampling import effective_samples, figures_of_funnel
-from ndereg.experiments.study import Column, Outcome
+from ndereg.experiments.study import Column, Outcome, double
 from ndereg.experiments.study_session import StudySession
 
 TINY = {"paths": 4, "samples": 4, "spacing": 0.25, "warmup": 0.25}
@@ -212,18 +214,40 @@ def test_figures_are_written_with_their_deviation():
 def test_forces_of_the_funnel():
     """The gradient against differences of the potential; what is held fixed is not there."""
     x = np.random.default_rng(0).normal(size=(3, ENTRIES))
-
-    def potential(x):
-        y, rest = x[:, 0], x[:, 1:]
-        squares = np.sum(rest**2, axis=1)
-        return y**2 / (2 * DEVIATION**2) + 4.5 * y + 0.5 * np.exp(-y) * squares
-
     differences = np.stack(
         [(potential(x + 1e-5 * e) - potential(x - 1e-5 * e)) / 2e-5 for e in np.eye(ENTRIES)], 1
     )
     np.testing.assert_allclose(gradient(0.0, x, None), differences, atol=1e-8)
     np.testing.assert_allclose(held(0.0, x, None)[:, 1:], differences[:, 1:], atol=1e-8)
     np.testing.assert_allclose(held(0.0, x, None)[:, 0], x[:, 0] / 9)
+
+
+def test_the_potential_is_minus_the_logarithm_of_the_density():
+    """Up to a constant, by the normal densities of the entries; and JAX traces it, for NUTS."""
+    x = np.random.default_rng(0).normal(size=(3, ENTRIES))
+    y = x[:, :1]
+    density = -(y[:, 0] ** 2) / 18 - np.sum(x[:, 1:] ** 2 / np.exp(y) / 2 + y / 2, axis=1)
+    np.testing.assert_allclose(potential(x), -density)
+    with double("jax"):
+        found = jax.grad(potential)(jax.numpy.asarray(x[0]))
+    np.testing.assert_allclose(found, gradient(0.0, x[0], None), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_paths_of_jax_are_asked_for_in_one_shape():
+    """The values are those of NumPy, however many paths are left."""
+    seen = set()
+    with double("jax"):
+        jaxs, numpys = paths(4, 0, "jax"), paths(4)
+        increment = jaxs._tree.increment
+        jaxs._tree = SimpleNamespace(
+            increment=lambda s, t, backend: seen.add(s.shape) or increment(s, t, backend)
+        )
+        for which in ([0, 1, 2, 3], [1, 3], [2]):
+            ends = np.array(which), np.full(len(which), 0.5), np.full(len(which), 0.75)
+            for ours, theirs in zip(jaxs.increment(*ends), numpys.increment(*ends), strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+    assert seen == {(4,)}
 
 
 def test_effective_samples_of_an_autoregression():

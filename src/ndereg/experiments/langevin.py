@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -33,6 +32,7 @@ from ndereg.experiments.study import (
     Study,
     StudySettings,
     by_row,
+    double,
     face,
 )
 from ndereg.langevin import UnderdampedLangevin
@@ -45,8 +45,15 @@ RESOLUTION = 2.0**-12
 Force = Literal["gradient", "held"]
 
 
+def potential(x: Any) -> Any:
+    """Return minus the logarithm of the funnel's density, up to a constant, (...) of (..., 10)."""
+    y, rest = x[..., 0], x[..., 1:]
+    squares = ops.sum(rest * rest, axis=-1)
+    return y * y / (2 * DEVIATION**2) + 0.5 * (ENTRIES - 1) * y + 0.5 * ops.exp(-y) * squares
+
+
 def gradient(t: Any, x: Any, args: Any) -> Any:
-    """Return the gradient of the funnel's potential; ``y`` is the first entry of ``x``."""
+    """Return the gradient of :func:`potential`; ``y`` is the first entry of ``x``."""
     y, rest = x[..., :1], x[..., 1:]
     inverse = ops.exp(-y)
     squares = ops.sum(rest * rest, axis=-1, keepdims=True)
@@ -181,12 +188,7 @@ class Langevin(Study):
     def compute(self, settings: LangevinSettings, row: str, seed: int) -> Outcome:
         """Sample."""
         start = time.perf_counter()
-        double: Any = nullcontext()
-        if settings.backend == "jax" or row in WARMUPS:
-            import jax
-
-            double = jax.enable_x64(True)
-        with double:
+        with double("jax" if row in WARMUPS else settings.backend):
             if row in WARMUPS:
                 samples, gradients, failed = _nuts(settings, WARMUPS[row], seed)
             else:
@@ -263,10 +265,6 @@ def _nuts(
     import jax
     import jax.numpy as jnp
     from numpyro.infer import MCMC, NUTS
-
-    def potential(x: Any) -> Any:
-        along = x[0] ** 2 / (2 * DEVIATION**2) + 0.5 * (ENTRIES - 1) * x[0]
-        return along + 0.5 * jnp.exp(-x[0]) * jnp.sum(x[1:] ** 2)
 
     kernel = NUTS(potential_fn=potential, **({} if warmup is None else {"step_size": 2.0}))
     sampler = MCMC(

@@ -14,6 +14,7 @@ import math
 import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -211,6 +212,16 @@ def face(backend: str) -> Face:
     """Return ``ndereg.numpy``, ``ndereg.torch`` or ``ndereg.jax``."""
     found: Any = importlib.import_module(f"ndereg.{backend}")
     return found
+
+
+def double(backend: str) -> AbstractContextManager[Any]:
+    """Return a context in which the backend computes in float64, for which JAX has to be asked."""
+    if backend != "jax":
+        return nullcontext()
+    from ndereg.models.importing.jaxpr import x64
+
+    context: AbstractContextManager[Any] = x64(True)
+    return context
 
 
 def _finite(value: float) -> float | None:
