@@ -196,6 +196,8 @@ class StopAfter(Listener):
         ({"motions": 0}, "motions >= 1"),
         ({"points": 1}, "points >= 2"),
         ({"adversary": 0.0}, "adversary > 0"),
+        ({"dt": -1.0}, "dt > 0, or None"),
+        ({"dt": float("inf")}, "dt > 0, or None"),
         ({"weight_decay": -1.0}, "weight_decay >= 0"),
         ({"averaged": 2.0}, r"averaged in \[0, 1\]"),
         ({"method": "sosri"}, "sosri"),

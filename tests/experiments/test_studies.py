@@ -67,6 +67,13 @@ def test_every_study_has_settings_for_each_preset(name):
         ({"paths": 1}, "paths >= 2"),
         ({"samples": 1}, "samples >= 4"),
         ({"spacing": 0.0}, "spacing > 0"),
+        ({"spacing": float("inf")}, "finite spacing > 0"),
+        ({"warmup": float("inf")}, "finite spacing > 0 and warmup"),
+        ({"samples": 4.5}, "an integer as samples, received 4.5"),
+        ({"paths": 2.5}, "an integer as paths"),
+        ({"seeds": (0, 0)}, "different seeds"),
+        ({"seeds": (2**64,)}, r"below 2\^64"),
+        ({"seeds": (0.5,)}, r"below 2\^64"),
         ({"force": "none"}, "force gradient or held"),
         ({"epochs": 3}, "no option epochs; it has backend"),
     ],
@@ -369,8 +376,12 @@ def test_a_row_of_the_study_of_orders():
     assert found.values["order_medium"] == pytest.approx(np.log2(coarse / fine))
     assert np.isnan(found.values["error_high"])  # none has so many steps
     assert study.figure([found]).axes[0].get_xscale() == "log"
-    with pytest.raises(ValueError, match="at least two levels"):
-        study.settings(levels=1)
+
+
+def test_levels_are_two_at_least():
+    for wrong, message in ((1, "at least two levels"), (2.5, "an integer as levels")):
+        with pytest.raises(ValueError, match=message):
+            experiment("cir").settings(levels=wrong)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ and leaves it without a barrier. That force has no potential. ``force="held"`` i
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,9 +84,9 @@ class LangevinSettings(StudySettings):
         super().__post_init__()
         if self.samples < 4:
             raise ValueError(f"expected samples >= 4, received {self.samples}; try 128")
-        if not (self.spacing > 0 and self.warmup >= 0):
+        if not (0 < self.spacing < math.inf and 0 <= self.warmup < math.inf):
             raise ValueError(
-                "expected spacing > 0 and warmup >= 0, received "
+                "expected finite spacing > 0 and warmup >= 0, received "
                 f"spacing={self.spacing}, warmup={self.warmup}; try 2 and 32"
             )
         if self.force not in ("gradient", "held"):

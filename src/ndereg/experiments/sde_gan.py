@@ -72,6 +72,10 @@ class SDEGANSettings(Settings):
                 raise ValueError(f"expected {name} >= 1, received {getattr(self, name)}")
         if self.points < 2:
             raise ValueError(f"expected points >= 2, received {self.points}")
+        if self.dt is not None and not 0 < self.dt < float("inf"):
+            raise ValueError(
+                f"expected dt > 0, or None for adaptive steps, received {self.dt}; try 1.0"
+            )
         if not 0 < self.adversary < float("inf"):
             raise ValueError(f"expected adversary > 0, received {self.adversary}")
 

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 from matplotlib.figure import Figure
 
@@ -47,8 +47,15 @@ class StudySettings:
             raise ValueError(
                 f"expected a backend among {', '.join(BACKENDS)}, received {self.backend!r}"
             )
-        if not self.seeds or min(self.seeds) < 0:
-            raise ValueError(f"expected seeds of at least 0, received {self.seeds}; try --seeds 3")
+        if not self.seeds or not all(isinstance(s, int) and 0 <= s < 2**64 for s in self.seeds):
+            raise ValueError(
+                f"expected seeds of at least 0 and below 2^64, received {self.seeds}; try --seeds 3"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"expected different seeds, received {self.seeds}; try --seeds 3")
+        for name, kind in get_type_hints(type(self)).items():
+            if kind is int and not isinstance(getattr(self, name), int):
+                raise ValueError(f"expected an integer as {name}, received {getattr(self, name)!r}")
         if self.paths < 2:
             raise ValueError(f"expected paths >= 2, received {self.paths}; try --paths 64")
 
