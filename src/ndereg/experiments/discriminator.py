@@ -8,7 +8,6 @@ arXiv:2105.13493.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ndereg import ops
 from ndereg.models.dense import Affine
 from ndereg.models.differentiation import Differentiated, DifferentiatedScan, Pullback
 from ndereg.models.mlp import MLP
-from ndereg.models.parameters import Parameters, map_leaves
+from ndereg.models.parameters import Parameters
 
 CHANNELS = 2
 """Of a path: time and value."""
@@ -105,7 +104,7 @@ class Discriminator:
             (path_bar,) = driven_pullback(xs_bar)
             begun_bar, initial_bar = start_pullback(start_bar)
             bars = {"initial": initial_bar, "field": field_bar, "readout": readout_bar}
-            return operator.add(path_bar, begun_bar), map_leaves(np.asarray, bars)
+            return path_bar + begun_bar, bars
 
         return scores, pullback
 
