@@ -24,7 +24,8 @@ from ndereg.backends.numba.fingerprint import fingerprint
 from ndereg.backends.numba.forward import COUNTS, INFO, PICK
 from ndereg.backends.numba.modules import build
 from ndereg.backends.numba.noise import Drive, Driving
-from ndereg.backends.numba.packed import LANES
+from ndereg.backends.numba.packed import LANES, asked_for_ends
+from ndereg.backends.numba.scalarise import MOST_IN_LANES, MOST_OPERATIONS
 from ndereg.backends.numba.threads import in_threads, thread_count
 from ndereg.backends.numpy_arrays import NumpyArrays, unshared
 from ndereg.backends.reference.backend import ReferenceSolver
@@ -161,8 +162,10 @@ class NumbaSolver:
             return self._kept((problem.field, gradient, _signature(problem)),
                               lambda: own_kernels(problem, gradient))  # fmt: skip
         graphs = field_graphs(problem)
-        key = (*[graph.key() for graph in graphs], gradient)
-        return self._kept(key, lambda: emitted_kernels(graphs, gradient))
+        in_lanes = independent and problem.diffusion is None and asked_for_ends(self.plan)
+        most = MOST_IN_LANES if in_lanes else MOST_OPERATIONS
+        key = (*[graph.key() for graph in graphs], gradient, most)
+        return self._kept(key, lambda: emitted_kernels(graphs, gradient, most))
 
     def _kept(self, key: Any, make: Callable[[], FieldKernels]) -> FieldKernels:
         found = self._kernels.get(key)

@@ -27,7 +27,7 @@ from ndereg.backends.numba.fuse import Nest, Output, Planner
 from ndereg.backends.numba.lowering import lower
 from ndereg.backends.numba.nests import write_nest
 from ndereg.backends.numba.products import write_item
-from ndereg.backends.numba.scalarise import write_scalars
+from ndereg.backends.numba.scalarise import MOST_OPERATIONS, write_scalars
 from ndereg.backends.numba.storage import allocate
 from ndereg.backends.numba.text import Text
 from ndereg.backends.numba.views import VIEWS, Buffer, View, contiguous
@@ -89,7 +89,13 @@ class Kernel:
     constants: tuple[NDArray[np.generic], ...]
 
 
-def emit(graph: Graph, name: str, kind: str = "field", zero: Sequence[bool] = ()) -> Kernel:
+def emit(
+    graph: Graph,
+    name: str,
+    kind: str = "field",
+    zero: Sequence[bool] = (),
+    most: int = MOST_OPERATIONS,
+) -> Kernel:
     """Write the kernel of a graph.
 
     Parameters
@@ -102,6 +108,8 @@ def emit(graph: Graph, name: str, kind: str = "field", zero: Sequence[bool] = ()
     kind : {"field", "linearize", "pullback"}
     zero : sequence of bool
         For every output of a pullback whether it vanishes; then nothing is added.
+    most : int
+        Operations of the longest kernel that is written without loops.
 
     Returns
     -------
@@ -115,7 +123,7 @@ def emit(graph: Graph, name: str, kind: str = "field", zero: Sequence[bool] = ()
     scalars, text = lower(graph, products=False), Text()
     frame = _Frame(scalars, kind, text)
     work: list[Buffer] = []
-    if not write_scalars(scalars, frame.homes, frame.uniform, frame.outputs(zero), text):
+    if not write_scalars(scalars, frame.homes, frame.uniform, frame.outputs(zero), text, most):
         graph, text = lower(graph), Text()
         frame = _Frame(graph, kind, text)
         outputs = frame.outputs(zero)

@@ -12,6 +12,7 @@ import numpy as np
 from ndereg.backends.base import Problem
 from ndereg.backends.numba.emit import Kernel, emit
 from ndereg.backends.numba.fingerprint import fingerprint
+from ndereg.backends.numba.scalarise import MOST_OPERATIONS
 from ndereg.backends.numba.signatures import FIELDS, function_suffix
 from ndereg.backends.tracing import refuse_without_vjp, trace_field
 from ndereg.field import Field
@@ -79,10 +80,12 @@ def traced_graph(problem: Problem, name: FieldName = "drift") -> Graph:
     return graph
 
 
-def emitted_kernels(graphs: Sequence[Graph], gradient: bool) -> FieldKernels:
-    """Kernels of a traced field, or of drift and diffusion."""
+def emitted_kernels(
+    graphs: Sequence[Graph], gradient: bool, most: int = MOST_OPERATIONS
+) -> FieldKernels:
+    """Kernels of a traced field, or of drift and diffusion; ``most`` is that of :func:`emit`."""
     emitted = [
-        _emitted(graph, function_suffix(name), gradient)
+        _emitted(graph, function_suffix(name), gradient, most)
         for name, graph in zip(FIELDS, graphs, strict=False)
     ]
     source = "\n\n".join(kernel.source for kernels in emitted for kernel in kernels)
@@ -90,8 +93,8 @@ def emitted_kernels(graphs: Sequence[Graph], gradient: bool) -> FieldKernels:
     return FieldKernels(source, *(kinds if gradient else (*kinds, (), ())), {})
 
 
-def _emitted(graph: Graph, suffix: str, gradient: bool) -> tuple[Kernel, ...]:
-    field = emit(graph, "field" + suffix)
+def _emitted(graph: Graph, suffix: str, gradient: bool, most: int) -> tuple[Kernel, ...]:
+    field = emit(graph, "field" + suffix, most=most)
     if not gradient:
         return (field,)
     linear = linearize(graph)

@@ -30,14 +30,17 @@ _SUMS, _POWERS = ("step",), ("begin", "control", "accumulate")
 
 def packable(plan: Plan, kernels: FieldKernels, numbers: Numbers, names: Kernels) -> bool:
     """Whether samples can be solved at once: small and real, asked for their ends alone."""
-    spec = plan.spec
-    plain = not (spec.record or spec.dense or plan.pick is not None or numbers.complex)
-    plain = plain and not names.driven
+    plain = asked_for_ends(plan) and not (numbers.complex or names.driven)
     # scratch arrays are those of fields with loops, or matrix products
     source = kernels.source.partition("def linearize")[0]
     straight = not kernels.field[0].work and "for " not in source
     small = bool(numbers.rooms(names, "y0")) and (numbers.entries or 0) <= MOST_ENTRIES
     return plain and straight and small
+
+
+def asked_for_ends(plan: Plan) -> bool:
+    """Whether a solve returns the ends of its samples, and nothing on the way to them."""
+    return not (plan.spec.record or plan.spec.dense or plan.pick is not None)
 
 
 def packed_source(plan: Plan, numbers: Numbers, names: Kernels, kernels: FieldKernels) -> str:
