@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ndereg import ops
 from ndereg.backends.numba import backend as numba_backend
 from ndereg.backends.numba import module
 from ndereg.bench import problems
+from ndereg.edge.problem import prepare
 from ndereg.plan.checkpoint import Checkpoints
 
 OPTIONS = {"method": "tsit5", "rtol": 1e-6, "atol": 1e-6}
@@ -122,6 +124,50 @@ def test_new_values_load_no_new_module():
     solve(-2.0, 0.3 * ndereg.ErrorEstimate(), rtol=1e-4, atol=1e-5)
     solve(0.5, 7.0 * ndereg.ErrorEstimate(), controller="PI34", first_step=0.01, max_steps=500)
     assert len(module._loaded) == loaded
+
+
+def test_functions_are_compiled_once(tmp_path, monkeypatch):
+    """For a state in registers and for a row of an array alike, forwards and backwards."""
+    monkeypatch.setenv("NDEREG_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "_loaded", {})
+    _, pullback = nde.solve_vjp(
+        lambda t, y, args: args * y - 0.125 * y * y, (0.0, 1.0), np.ones(2), np.array(0.5),
+        t_eval=[0.5, 1.0], method="bosh3",
+    )  # fmt: skip
+    pullback(np.ones((2, 2)))
+    (found,) = module._loaded.values()
+    counts = {
+        name: len(function.signatures)
+        for name, function in vars(found).items()
+        if getattr(function, "__module__", "") == found.__name__ and function.signatures
+    }
+    assert {"field", "linearize", "pullback", "run_step", "run_adjoint", "solve_one"} <= {*counts}
+    assert set(counts.values()) == {1}
+
+
+def test_lines_of_a_stochastic_network():
+    """Networks are loops, and a step to an output time is one of the tape; 8,700 lines unrolled."""
+    n, m, hidden = 16, 4, 16
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=(n, hidden)), rng.normal(size=(hidden, n * (m + 1)))
+
+    def drift(t, y, args):
+        return ops.tanh(y @ args[0]) @ args[1][:, :n]
+
+    def diffusion(t, y, args):
+        return ops.tanh(ops.tanh(y @ args[0]) @ args[1][:, n:]).reshape((-1, n, m))
+
+    problem = prepare(
+        numba_backend.NumbaBackend(),
+        ndereg.SDE(drift, diffusion, noise="general", calculus="stratonovich"),
+        (0.0, 1.0), rng.normal(size=(3, n)), args, t_eval=[0.0, 0.3, 1.0],
+        method="stochastic_heun", controller=ndereg.ConstantStep(0.1), batch="independent", key=0,
+    )  # fmt: skip
+    run = numba_backend.NumbaSolver(problem.plan)._run(problem, gradient=True)
+    text = Path(run.routine.module.functions.__file__).read_text()
+    assert len(text.splitlines()) <= 1000
+    assert "def run_step(" in text and "def run_replay(" not in text
+    assert text.count("def run_adjoint(") == 1 and "def run_read_adjoint(" not in text
 
 
 def python_calls(call):

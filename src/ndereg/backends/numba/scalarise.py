@@ -25,8 +25,8 @@ MOST_OPERATIONS = 400
 perceptron with 16 units takes 106 ns straight and 152 ns in loops of 4 entries (300 operations),
 132 and 123 ns of 8 (568), 228 and 179 ns of 16 (1104)."""
 MOST_IN_LANES = 1000
-"""The same of fields that several samples are solved by at once, for which there are no loops: 31 ns
-a sample against 167 in loops at 836 operations, 211 against 173 at 1104."""
+"""The same of fields that are evaluated for several samples at once, where loops cannot be: 31 ns a
+sample against 167 in loops at 836 operations, 211 against 173 at 1104."""
 
 Index = tuple[int, ...]
 
