@@ -204,13 +204,16 @@ class SDEGANTask(Task):
 
         ``distance`` is Wasserstein's between the values at a time, a mean over the times, and
         ``increments`` the same between the increments from time to time. ``floor`` is the distance
-        between as many paths of the process and those of the test: of what is exact.
+        between as many paths of the process and those of the test: of what is exact. Filled gaps
+        make increments alike, and nobody but the discriminator is the generator's judge:
+        ``increments_floor`` is that between increments trained on and those of the test.
         """
-        y, other = batch["y"], self.other
+        y, other, seen = batch["y"], self.other, self.train["y"][: len(batch["y"])]
         return {
             "distance": _distance(output, y),
             "increments": _distance(np.diff(output, axis=1), np.diff(y, axis=1)),
             "floor": _distance(other, y),
+            "increments_floor": _distance(np.diff(seen, axis=1), np.diff(y, axis=1)),
         }
 
     def layer(self, settings: Settings) -> NeuralSDE:
@@ -223,7 +226,10 @@ class SDEGANTask(Task):
 
 
 def _paths(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return paths to train on, with gaps that are filled, to test, and as many again, (N, T)."""
+    """Return paths to train on, with gaps that are filled, to test, and as many again, (N, T).
+
+    The unit is that of the starts that are observed: those filled in are later values.
+    """
     process = OrnsteinUhlenbeck(RATE, 0.0, trend=TREND, growth=2.0 * VOLATILITY / len(times))
     random = stream(0, "sde-gan.data")
     start = random.uniform(-1.0, 1.0, TRAINED + 2 * TESTED)
@@ -231,10 +237,11 @@ def _paths(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     train, test, other = np.split(y, [TRAINED, TRAINED + TESTED])
     kept = random.uniform(size=train.shape) >= DROPPED
     kept[~kept.any(axis=1)] = True
+    observed = train[kept[:, 0], 0]
     train = np.stack(
         [np.interp(times, times[k], row[k]) for row, k in zip(train, kept, strict=True)]
     )
-    mean, deviation = train[:, 0].mean(), train[:, 0].std()
+    mean, deviation = observed.mean(), observed.std()
     return tuple((part - mean) / deviation for part in (train, test, other))  # type: ignore[return-value]
 
 
