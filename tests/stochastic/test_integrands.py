@@ -60,21 +60,35 @@ def test_integrals_are_sums_along_the_path() -> None:
 
 
 CASES = [
-    ("sosri", "diagonal", 0, "independent", False),
     ("sosri", "diagonal", 0, "independent", True),
     ("spark", "general", 0, "joint", False),
     ("milstein", "scalar", 0, "joint", False),
     ("sosra", "additive", 1, "independent", False),
 ]
-COMPILED = {"jax": CASES[:1], "numba": [("euler_maruyama", "diagonal", 0, "independent", False)]}
+COMPILED = [("euler_maruyama", "diagonal", 0, "independent", False)]
 """What compilers take long for: noise that meets some entries of the state, sample by sample."""
 
 
-@pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
-def test_backends_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["numba", "jax"])
+def test_compiled_solutions_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_compiled(monkeypatch)
+    given = options("euler_maruyama", "joint") | {"regularizer": REGULARIZER}
+    sde = equation("euler_maruyama", "diagonal")
+    expected = Solver("reference").solve(sde, **given)
+    with double_precision(name):
+        actual = Solver(name).solve(sde, **given)
+        close(actual.ys, expected.ys, 1e-11)
+        close(actual.penalty, expected.penalty, 1e-11)
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("numba", "jax")]
+
+
+@pytest.mark.parametrize("name", ["torch", *SLOW])
+def test_gradients_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     only_compiled(monkeypatch)
     reference, other = Solver("reference"), Solver(name)
-    for method, kind, which, batch, shared in COMPILED.get(name, CASES):
+    for method, kind, which, batch, shared in CASES if name == "torch" else COMPILED:
         sde = equation(method, kind, which, shared=shared)
         times = name != "numba" and batch == "independent"
         given = options(method, batch, times) | {"regularizer": REGULARIZER}
