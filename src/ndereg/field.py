@@ -66,14 +66,19 @@ def _of_numba(kind: type[Any]) -> bool:
     return kind.__module__.partition(".")[0] == "numba"
 
 
-def refuse_without_args(function: Callable[..., Any], what: str) -> None:
-    """Refuse a plain function that takes no ``args``, rather than let Python do so later.
+def refuse_no_field(function: Any, what: str) -> None:
+    """Refuse what is no function of ``(t, y, args)``, rather than let Python do so later.
 
     Raises
     ------
     TypeError
-        If it is a function of fewer than three positional arguments.
+        If it cannot be called, or is a plain function of fewer than three positional arguments.
     """
+    if not callable(function):
+        raise TypeError(
+            f"expected a callable {what} f(t, y, args), received {type(function).__name__}; try a "
+            "function, or a module where the face is PyTorch's"
+        )
     if not isinstance(function, FunctionType):
         return
     code = function.__code__

@@ -17,8 +17,8 @@ from ndereg.edge.equation import driven, outline, split
 from ndereg.edge.options import Settled, settled
 from ndereg.edge.path import plain_key
 from ndereg.edge.scalars import most_steps, size_of_first_step, tolerances
-from ndereg.edge.times import checked_times, ends
-from ndereg.field import is_compiled, refuse_without_args, resolve
+from ndereg.edge.times import checked_times
+from ndereg.field import is_compiled, refuse_no_field, resolve
 from ndereg.flow import Flow
 from ndereg.spec.controller import Controller
 from ndereg.spec.regularizer import Regularizer
@@ -57,7 +57,7 @@ def prepare(
     """
     flow = field if isinstance(field, Flow) else None
     field, equation = split(backend, field if flow is None else flow.field)
-    _refuse_no_field(field)
+    refuse_no_field(field, "field")
     field, args = resolve(field, args)
     layout, flat = flat_state(backend, y0, batch)
     leaves, args_structure = flat_args(backend, args, layout.real_dtype)
@@ -69,8 +69,7 @@ def prepare(
         method, controller, regularizer, adjoint, batch, t_eval is not None, bool(record), noise
     )
     spec = options.plan.spec
-    start, end = ends(t_span)
-    t0, t1, times = checked_times(backend, start, end, t_eval, layout)
+    t0, t1, times = checked_times(backend, t_span, t_eval, layout)
     if options.steer is not None:
         t1, times = steered(backend, options.steer, t0, t1, times, plain_key(key))
     rtol, atol = tolerances(backend, rtol, atol, options.measured)
@@ -98,7 +97,7 @@ def prepare(
         first_step=size_of_first_step(backend, first_step),
         max_steps=most_steps(max_steps),
         weights=options.weights,
-        given_times=(start, end, t_eval),
+        given_times=(*t_span, t_eval),
         draws=draws,
         part=part,
     )
@@ -116,12 +115,3 @@ def _completed(
     if options.integrands or flow is not None:
         return extend(backend, problem, options.integrands, flow, plain_key(key))
     return problem
-
-
-def _refuse_no_field(field: Any) -> None:
-    if not callable(field):
-        raise TypeError(
-            f"expected a callable field f(t, y, args), received {type(field).__name__}; try a "
-            "function, or a module where the face is PyTorch's"
-        )
-    refuse_without_args(field, "field")

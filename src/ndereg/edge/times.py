@@ -10,31 +10,21 @@ from ndereg.backends.base import Backend, Layout
 from ndereg.edge.scalars import finite_number, shown
 
 
-def ends(t_span: Any) -> tuple[Any, Any]:
-    """Return the ends of a span as they were given.
-
-    Raises
-    ------
-    ValueError
-        If they are not two.
-    """
-    try:
-        t0, t1 = t_span
-    except (TypeError, ValueError):
-        raise ValueError(f"expected t_span=(t0, t1), received {t_span!r}; try (0.0, 1.0)") from None
-    return t0, t1
-
-
 def checked_times(
-    backend: Backend, start: Any, end: Any, t_eval: Any, layout: Layout
+    backend: Backend, t_span: Any, t_eval: Any, layout: Layout
 ) -> tuple[Any, Any, Any]:
     """Return start, end and output times, as numbers where they are known.
 
     Raises
     ------
     ValueError, TypeError
-        If they are no finite numbers, or the output times not in order within the span.
+        If the span has not two ends, they are no finite numbers, or the output times not in order
+        within it.
     """
+    try:
+        start, end = t_span
+    except (TypeError, ValueError):
+        raise ValueError(f"expected t_span=(t0, t1), received {t_span!r}; try (0.0, 1.0)") from None
     t0 = finite_number(backend, start, "t_span[0]", "t_span=(0.0, 1.0)")
     t1 = finite_number(backend, end, "t_span[1]", "t_span=(0.0, 1.0)")
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
