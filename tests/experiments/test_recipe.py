@@ -29,6 +29,7 @@ def test_an_unknown_recipe_is_an_error_with_a_hint():
     ("chosen", "message"),
     [
         ({"backend": "tensorflow"}, "backend among numpy, torch, jax"),
+        ({"optimizer": "adan"}, "did you mean 'adam'"),
         ({"epochs": 0}, "epochs >= 1"),
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"batch_size": 5000}, "training set"),

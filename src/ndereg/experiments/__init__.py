@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from ndereg.experiments.choices import refuse_unknown
 
 if TYPE_CHECKING:
     from ndereg.experiments.recipe import Recipe
@@ -59,10 +60,7 @@ def experiment(name: str) -> Recipe | Study:
 
 
 def _found(name: str, known: dict[str, str]) -> Any:
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"expected a recipe among {', '.join(known)}, received {name!r}{hint}")
+    refuse_unknown("a recipe", (name,), known)
     module, attribute = known[name].split(":")
     return getattr(import_module(module), attribute)()
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from ndereg import ops
 from ndereg.experiments.ornstein_uhlenbeck import OrnsteinUhlenbeck, log_density
+from ndereg.experiments.precision import root_mean_square
 from ndereg.experiments.recipe import Batch, Metric, Penalized, Recipe, Settings, Task
 from ndereg.models.dense import Affine, Entrywise
 from ndereg.models.differentiation import Differentiated, DifferentiatedScan
@@ -313,8 +314,8 @@ class LatentSDETask(Task):
         return {
             "gap": float(bound + np.mean(exact)),
             "bound": float(bound),
-            "mean": _rms(prior.mean(axis=0) - mean),
-            "deviation": _rms(prior.std(axis=0) - np.sqrt(np.diag(covariance))),
+            "mean": root_mean_square(prior.mean(axis=0) - mean),
+            "deviation": root_mean_square(prior.std(axis=0) - np.sqrt(np.diag(covariance))),
         }
 
     def layer(self, settings: Settings) -> NeuralSDE:
@@ -353,10 +354,6 @@ def _log_likelihood(observed: Any, x: Any) -> Any:
 
 def _zeros(array: Any) -> np.ndarray:
     return np.zeros_like(array)
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
 
 
 TRAINING: Mapping[str, Any] = {

@@ -58,7 +58,8 @@ def work_precision(task: Task, runner: Runner, counted: Any) -> Curve:
             output, nfev = runner.predict(counted, rtol=tolerance, atol=tolerance)
         except RuntimeError:
             continue
-        error = _rms(np.asarray(output, "float64") - exact) / max(_rms(exact), 1e-300)
+        missed = root_mean_square(np.asarray(output, "float64") - exact)
+        error = missed / max(root_mean_square(exact), 1e-300)
         points.append({"tolerance": tolerance, "nfev": nfev, "error": error})
     return points
 
@@ -83,5 +84,6 @@ def _wide(array: Any) -> np.ndarray:
     return found.astype("float64") if found.dtype.kind == "f" else found
 
 
-def _rms(values: np.ndarray) -> float:
+def root_mean_square(values: np.ndarray) -> float:
+    """Return that of all entries."""
     return float(np.sqrt(np.mean(np.square(values))))

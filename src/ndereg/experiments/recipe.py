@@ -17,9 +17,8 @@ with hand-written gradients, which is what NumPy trains with.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from ndereg.catalogue import lookup
 from ndereg.catalogue.serving import refuse_unserved
+from ndereg.experiments.choices import refuse_repeated, refuse_unknown
 from ndereg.experiments.weights import SCHEDULES, parse_weight
 from ndereg.models.layer import Layer
 from ndereg.models.parameters import Parameters
@@ -82,10 +82,7 @@ class Settings:
         object.__setattr__(self, "regularizers", tuple(self.regularizers))
         object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "weights", dict(self.weights))
-        if self.backend not in BACKENDS:
-            raise ValueError(
-                f"expected a backend among {_names(BACKENDS)}, received {self.backend!r}"
-            )
+        refuse_unknown("a backend", (self.backend,), BACKENDS)
         for name in ("epochs", "steps", "batch_size", "evaluate_every", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -93,10 +90,7 @@ class Settings:
         for name in ("learning_rate", "rtol", "atol"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"expected {name} > 0, received {getattr(self, name)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"expected an optimizer among {_names(OPTIMIZERS)}, received {self.optimizer!r}"
-            )
+        refuse_unknown("an optimizer", (self.optimizer,), OPTIMIZERS)
         for name in ("learning_rate_decay", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"expected {name} >= 0, received {getattr(self, name)}")
@@ -106,10 +100,7 @@ class Settings:
             raise ValueError(
                 f"expected a learning_rate_factor in (0, 1], received {self.learning_rate_factor}"
             )
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"expected a schedule among {_names(SCHEDULES)}, received {self.schedule!r}"
-            )
+        refuse_unknown("a schedule", (self.schedule,), SCHEDULES)
         if not self.seeds:
             raise ValueError("expected at least one seed, received none")
 
@@ -292,11 +283,7 @@ class Recipe(ABC):
         ValueError
             If the recipe lacks the preset, an option or a regularizer, or a value is malformed.
         """
-        if preset not in self.presets:
-            raise ValueError(
-                f"expected a preset among {_names(self.presets)}, received {preset!r}"
-                f"{_similar(preset, self.presets)}"
-            )
+        refuse_unknown("a preset", (preset,), self.presets)
         known = {field.name for field in dataclasses.fields(self.settings_type)}
         if unknown := sorted(chosen.keys() - known):
             raise ValueError(f"recipe {self.name!r} has no option {_names(unknown)}")
@@ -308,18 +295,9 @@ class Recipe(ABC):
         weights = {name: weight for name, weight in weights if name in settings.regularizers}
         weights |= chosen.get("weights", {})
         settings = dataclasses.replace(settings, weights=weights)
-        for name in (*settings.regularizers, *settings.weights):
-            if name not in self.regularizers:
-                raise ValueError(
-                    f"expected regularizers among {_names(self.regularizers)}, received {name!r}"
-                    f"{_similar(name, self.regularizers)}"
-                )
-        if not settings.regularizers or len(set(settings.regularizers)) < len(
-            settings.regularizers
-        ):
-            raise ValueError(
-                f"expected different regularizers, received {_names(settings.regularizers)}"
-            )
+        rows = settings.regularizers
+        refuse_unknown("regularizers", (*rows, *settings.weights), self.regularizers)
+        refuse_repeated("regularizers", rows)
         if unused := sorted(settings.weights.keys() - set(settings.regularizers)):
             raise ValueError(
                 f"expected weights of {_names(settings.regularizers)}, received one of "
@@ -349,8 +327,3 @@ class Recipe(ABC):
 
 def _names(names: Any) -> str:
     return ", ".join(names)
-
-
-def _similar(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

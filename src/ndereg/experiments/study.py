@@ -8,7 +8,6 @@ trainings.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import math
 import statistics
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, get_type_hints
 
 from matplotlib.figure import Figure
 
+from ndereg.experiments.choices import refuse_repeated, refuse_unknown
 from ndereg.experiments.published import Table
 from ndereg.experiments.recipe import BACKENDS
 from ndereg.solve import Face
@@ -43,10 +43,7 @@ class StudySettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(self.rows))
         object.__setattr__(self, "seeds", tuple(self.seeds))
-        if self.backend not in BACKENDS:
-            raise ValueError(
-                f"expected a backend among {', '.join(BACKENDS)}, received {self.backend!r}"
-            )
+        refuse_unknown("a backend", (self.backend,), BACKENDS)
         if not self.seeds or not all(isinstance(s, int) and 0 <= s < 2**64 for s in self.seeds):
             raise ValueError(
                 f"expected seeds of at least 0 and below 2^64, received {self.seeds}; try --seeds 3"
@@ -146,11 +143,7 @@ class Study(ABC):
         ValueError
             If the study lacks the preset, an option or a row, or a value is out of range.
         """
-        if preset not in self.presets:
-            raise ValueError(
-                f"expected a preset among {', '.join(self.presets)}, received {preset!r}"
-                f"{_similar(preset, self.presets)}"
-            )
+        refuse_unknown("a preset", (preset,), self.presets)
         known = {each.name for each in dataclasses.fields(self.settings_type)}
         if unknown := sorted(chosen.keys() - known):
             raise ValueError(
@@ -160,14 +153,8 @@ class Study(ABC):
         settings = self.settings_type(
             **{"rows": tuple(self.rows), **self.presets[preset], **chosen}
         )
-        for row in settings.rows:
-            if row not in self.rows:
-                raise ValueError(
-                    f"expected rows among {', '.join(self.rows)}, received {row!r}"
-                    f"{_similar(row, self.rows)}"
-                )
-        if not settings.rows or len(set(settings.rows)) < len(settings.rows):
-            raise ValueError(f"expected different rows, received {', '.join(settings.rows)}")
+        refuse_unknown("rows", settings.rows, self.rows)
+        refuse_repeated("rows", settings.rows)
         return settings
 
     def absent(self, row: str) -> str | None:
@@ -239,8 +226,3 @@ def _plain(value: float, digits: int) -> str:
     if value != value:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-
-
-def _similar(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
