@@ -21,7 +21,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from array_api_compat import array_namespace, is_jax_array, is_numpy_array, is_torch_array
+from array_api_compat import is_jax_array, is_numpy_array, is_torch_array
+
+from ndereg.namespace import namespace_of
 
 __all__ = [
     *("abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "broadcast_to", "clip"),
@@ -36,30 +38,9 @@ __all__ = [
 Array = Any
 
 
-_NAMESPACES: dict[type, Any] = {}
-"""Namespaces by the type of the operands; to ask every time would cost more than a small tensor's
-operation does."""
-
-
-def _namespace(*operands: Any) -> Any:
-    kind = type(operands[0])
-    if any(type(x) is not kind for x in operands):
-        return _mixed_namespace(*operands)
-    found = _NAMESPACES.get(kind)
-    if found is None:
-        found = _NAMESPACES[kind] = _mixed_namespace(*operands)
-    return found
-
-
-def _mixed_namespace(*operands: Any) -> Any:
-    arrays = [x for x in operands if not isinstance(x, (bool, int, float, complex))]
-    others = [x for x in arrays if not is_numpy_array(x)]
-    return array_namespace(*(others or arrays or operands))
-
-
 def _unary(name: str, summary: str) -> Callable[[Array], Array]:
     def function(x: Array, /) -> Array:
-        return getattr(_namespace(x), name)(x)
+        return getattr(namespace_of(x), name)(x)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{summary}, elementwise."
@@ -96,7 +77,7 @@ def square(x: Array, /) -> Array:
 
 def abs(x: Array, /) -> Array:
     """Absolute value, elementwise; its derivative at 0 is 0."""
-    xp = _namespace(x)
+    xp = namespace_of(x)
     if is_jax_array(x) and not xp.isdtype(x.dtype, "complex floating"):
         # JAX's own has derivative 1 at 0.
         return x * xp.sign(x)
@@ -114,7 +95,7 @@ def _like(x: Any, xp: Any, other: Any) -> Any:
 
 
 def _pair(x: Any, y: Any) -> tuple[Any, Any, Any]:
-    xp = _namespace(x, y)
+    xp = namespace_of(x, y)
     return xp, _like(x, xp, y), _like(y, xp, x)
 
 
@@ -149,7 +130,7 @@ def logaddexp(x: Array, y: Array, /) -> Array:
 
 def where(condition: Array, x: Array, y: Array, /) -> Array:
     """Entries of ``x`` where ``condition``, else of ``y``."""
-    return _namespace(condition, x, y).where(condition, x, y)
+    return namespace_of(condition, x, y).where(condition, x, y)
 
 
 def clip(x: Array, /, low: Any = None, high: Any = None) -> Array:
@@ -164,87 +145,87 @@ def clip(x: Array, /, low: Any = None, high: Any = None) -> Array:
 
 def matmul(x: Array, y: Array, /) -> Array:
     """Matrix product over the last two axes."""
-    return _namespace(x, y).matmul(x, y)
+    return namespace_of(x, y).matmul(x, y)
 
 
 def sum(x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
     """Sum over axes."""
-    return _namespace(x).sum(x, axis=axis, keepdims=keepdims)
+    return namespace_of(x).sum(x, axis=axis, keepdims=keepdims)
 
 
 def prod(
     x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Array:
     """Product over axes."""
-    return _namespace(x).prod(x, axis=axis, keepdims=keepdims)
+    return namespace_of(x).prod(x, axis=axis, keepdims=keepdims)
 
 
 def mean(
     x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Array:
     """Arithmetic mean over axes."""
-    return _namespace(x).mean(x, axis=axis, keepdims=keepdims)
+    return namespace_of(x).mean(x, axis=axis, keepdims=keepdims)
 
 
 def max(x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
     """Largest entry over axes; entries that tie share the derivative equally."""
-    return _namespace(x).max(x, axis=axis, keepdims=keepdims)
+    return namespace_of(x).max(x, axis=axis, keepdims=keepdims)
 
 
 def min(x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
     """Smallest entry over axes; entries that tie share the derivative equally."""
-    return _namespace(x).min(x, axis=axis, keepdims=keepdims)
+    return namespace_of(x).min(x, axis=axis, keepdims=keepdims)
 
 
 def reshape(x: Array, shape: int | Sequence[int], /) -> Array:
     """Reshape in row-major order; one length may be -1."""
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-    return _namespace(x).reshape(x, lengths)
+    return namespace_of(x).reshape(x, lengths)
 
 
 def broadcast_to(x: Array, shape: Sequence[int], /) -> Array:
     """Broadcast to ``shape``."""
-    return _namespace(x).broadcast_to(x, tuple(shape))
+    return namespace_of(x).broadcast_to(x, tuple(shape))
 
 
 def expand_dims(x: Array, /, *, axis: int) -> Array:
     """Insert an axis of length 1."""
-    return _namespace(x).expand_dims(x, axis=axis)
+    return namespace_of(x).expand_dims(x, axis=axis)
 
 
 def squeeze(x: Array, /, *, axis: int | tuple[int, ...]) -> Array:
     """Drop axes of length 1."""
-    return _namespace(x).squeeze(x, axis=axis)
+    return namespace_of(x).squeeze(x, axis=axis)
 
 
 def permute_dims(x: Array, axes: Sequence[int], /) -> Array:
     """Permute axes."""
-    return _namespace(x).permute_dims(x, tuple(axes))
+    return namespace_of(x).permute_dims(x, tuple(axes))
 
 
 def matrix_transpose(x: Array, /) -> Array:
     """Swap the last two axes."""
-    return _namespace(x).matrix_transpose(x)
+    return namespace_of(x).matrix_transpose(x)
 
 
 def concat(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
     """Join arrays along an axis."""
-    return _namespace(*arrays).concat(list(arrays), axis=axis)
+    return namespace_of(*arrays).concat(list(arrays), axis=axis)
 
 
 def stack(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
     """Join arrays along a new axis."""
-    return _namespace(*arrays).stack(list(arrays), axis=axis)
+    return namespace_of(*arrays).stack(list(arrays), axis=axis)
 
 
 def zeros_like(x: Array, /) -> Array:
     """Zeros in the shape and dtype of ``x``."""
-    return _namespace(x).zeros_like(x)
+    return namespace_of(x).zeros_like(x)
 
 
 def ones_like(x: Array, /) -> Array:
     """Ones in the shape and dtype of ``x``."""
-    return _namespace(x).ones_like(x)
+    return namespace_of(x).ones_like(x)
 
 
 # Special functions and activations
@@ -252,7 +233,7 @@ def ones_like(x: Array, /) -> Array:
 
 def erf(x: Array, /) -> Array:
     """Error function: the framework's own, ``math.erf`` for NumPy."""
-    xp = _namespace(x)
+    xp = namespace_of(x)
     if is_jax_array(x):
         return importlib.import_module("jax.scipy.special").erf(x)
     if hasattr(xp, "erf"):
@@ -264,7 +245,7 @@ def erf(x: Array, /) -> Array:
 
 def sigmoid(x: Array, /) -> Array:
     """Logistic function ``1 / (1 + exp(-x))``."""
-    xp = _namespace(x)
+    xp = namespace_of(x)
     if is_jax_array(x):
         return importlib.import_module("jax.nn").sigmoid(x)
     if hasattr(xp, "sigmoid"):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ndereg import ops
+from ndereg.namespace import namespace_of
 
 MOST_ENTRIES = 2**28
 """Entries of an array, beyond which a program is refused rather than run."""
@@ -150,7 +151,7 @@ def as_dtype(x: Any, dtype: str) -> Any:
     """Cast to a dtype given by name."""
     if isinstance(x, _NUMBERS):
         return {"b": bool, "i": int, "f": float, "c": complex}[dtype[0]](x)
-    xp = ops._namespace(x)
+    xp = namespace_of(x)
     kind = getattr(xp, dtype)
     return x if x.dtype == kind else xp.astype(x, kind)
 
@@ -159,7 +160,7 @@ def cast_like(x: Any, reference: Any) -> Any:
     """Cast to the dtype of a reference."""
     if x.dtype == reference.dtype:
         return x
-    return ops._namespace(x, reference).astype(x, reference.dtype)
+    return namespace_of(x, reference).astype(x, reference.dtype)
 
 
 def full(shape: Any, value: Any, reference: Any) -> Array:
@@ -223,7 +224,7 @@ def move_axis(x: Array, source: int, destination: int) -> Array:
 def flip(x: Array, axis: Any) -> Array:
     """Reverse along axes."""
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    return ops._namespace(x).flip(x, axis=tuple(i % len(x.shape) for i in axes))
+    return namespace_of(x).flip(x, axis=tuple(i % len(x.shape) for i in axes))
 
 
 def take_slice(x: Array, axis: int, start: Any, stop: Any, step: Any = 1) -> Array:
@@ -278,12 +279,12 @@ def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
 def tile(x: Array, counts: Sequence[int]) -> Array:
     """Repeat whole arrays along every axis."""
     lengths_of([*x.shape, *counts])
-    return ops._namespace(x).tile(x, tuple(counts))
+    return namespace_of(x).tile(x, tuple(counts))
 
 
 def cumulative_sum(x: Array, axis: int) -> Array:
     """Sum of all entries up to each."""
-    return ops._namespace(x).cumulative_sum(x, axis=axis)
+    return namespace_of(x).cumulative_sum(x, axis=axis)
 
 
 def pad(x: Array, widths: Sequence[Sequence[int]], value: float = 0.0) -> Array:
@@ -312,17 +313,17 @@ def rsqrt(x: Array) -> Array:
 
 def floor(x: Array) -> Array:
     """Largest integer not above; its derivative is 0."""
-    return ops._namespace(x).floor(x)
+    return namespace_of(x).floor(x)
 
 
 def ceil(x: Array) -> Array:
     """Smallest integer not below; its derivative is 0."""
-    return ops._namespace(x).ceil(x)
+    return namespace_of(x).ceil(x)
 
 
 def is_finite(x: Array) -> Array:
     """Whether entries are neither infinite nor nan."""
-    return ops._namespace(x).isfinite(x)
+    return namespace_of(x).isfinite(x)
 
 
 def cbrt(x: Array) -> Array:

@@ -16,6 +16,7 @@ from ndereg.models.array_operations import (
     pad,
     stack,
 )
+from ndereg.namespace import namespace_of
 
 
 def linear(x: Array, weight: Array, bias: Any = None) -> Array:
@@ -35,7 +36,7 @@ def einsum(equation: str, *operands: Array) -> Array:
             sizes |= dict(zip(term, operand.shape, strict=False))
     if math.prod(sizes.get(label, 1) for label in labels[2]) > MOST_ENTRIES:
         raise ValueError(f"expected at most {MOST_ENTRIES} entries in the result of an einsum")
-    return ops._namespace(*operands).einsum(equation, *operands)
+    return namespace_of(*operands).einsum(equation, *operands)
 
 
 def contract(

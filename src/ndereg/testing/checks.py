@@ -43,29 +43,15 @@ DRAWS = 6
 
 
 def crosscheck(
-    field: Any,
-    t_span: Any,
-    y0: Any,
-    args: Any = None,
-    *,
-    backends: Sequence[str | Backend] | None = None,
-    t_eval: Any = None,
+    field: Any, t_span: Any, y0: Any, args: Any = None, *,
+    backends: Sequence[str | Backend] | None = None, t_eval: Any = None,
     method: str | Tableau | StochasticMethod = DEFAULT_METHOD,
-    rtol: float = 1e-6,
-    atol: float = 1e-9,
-    controller: Controller | str | None = None,
-    first_step: float | None = None,
-    max_steps: int = 10_000,
-    batch: Batch = "joint",
-    regularizer: Regularizer | None = None,
-    adjoint: Any = "discrete",
-    key: Any = None,
-    gradients: bool = True,
-    replays: int = 12,
-    rejections: bool = True,
-    seed: int = 0,
-    limit: float = LIMIT,
-) -> CrossCheckReport:
+    rtol: float = 1e-6, atol: float = 1e-9, controller: Controller | str | None = None,
+    first_step: float | None = None, max_steps: int = 10_000, batch: Batch = "joint",
+    regularizer: Regularizer | None = None, adjoint: Any = "discrete", key: Any = None,
+    gradients: bool = True, replays: int = 12, rejections: bool = True,
+    seed: int = 0, limit: float = LIMIT,
+) -> CrossCheckReport:  # fmt: skip
     """Solve a problem on several backends and compare everything with the reference.
 
     Single steps of the reference's mesh, the solve as it is given, and one that begins with
