@@ -109,6 +109,8 @@ def test_a_run_that_is_there_twice_is_refused(tmp_path):
 def test_nothing_finished_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a finished run"):
         collect([folder(tmp_path / "a")])
+    with pytest.raises(ValueError, match=r"a finished run in \S+/a, received none.*without it"):
+        collect([folder(tmp_path / "c", ("none", 0, 56)), tmp_path / "a"])
     with pytest.raises(ValueError, match=r"no config\.json"):
         collect([tmp_path / "b"])
     with pytest.raises(ValueError, match="at least one"):
@@ -217,7 +219,7 @@ def test_one_report_of_several_folders(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--out"),
+        ([], "output folders"),
         (["a", "b"], "--out"),
         (["a"], "no config.json"),
         (["a", "--note", "x"], "--json"),

@@ -64,7 +64,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     ------
     ValueError
         If a folder is not one of an experiment, if they are not of the same one, if two hold the
-        same run, or if none has finished.
+        same run, or if one holds no finished run.
     """
     if not folders:
         raise ValueError("expected at least one output folder, received none")
@@ -76,16 +76,17 @@ def collect(folders: Sequence[Path]) -> Collection:
     ]
     for folder, other in zip(folders[1:], settings[1:], strict=True):
         _refuse_difference(folders[0], settings[0], folder, other)
+    found = [folder.read_results() for folder in opened]
+    if idle := [path for path, results in zip(folders, found, strict=True) if not results]:
+        raise ValueError(
+            f"expected a finished run in {', '.join(map(str, idle))}, received none; try --resume "
+            "to finish what is there, or a report without it"
+        )
     pairs = [
         (path, _result(recipe, chosen, result))
-        for path, folder, chosen in zip(folders, opened, settings, strict=True)
-        for result in folder.read_results()
+        for path, chosen, results in zip(folders, settings, found, strict=True)
+        for result in results
     ]
-    if not pairs:
-        raise ValueError(
-            f"expected a finished run in {', '.join(map(str, folders))}, received none; try "
-            "--resume to finish what is there"
-        )
     _refuse_mixture(pairs)
     results = tuple(result for _, result in pairs)
     machines = [config["machine"] for config in configs if "machine" in config]

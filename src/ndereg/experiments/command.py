@@ -66,6 +66,10 @@ def _write_report(
     from ndereg.experiments.report import write_report
     from ndereg.experiments.results_page import write_results
 
+    if not folders:
+        raise ValueError(
+            "expected output folders of train or compare, received none; try ndereg report RUNS"
+        )
     if out is None and len(folders) != 1:
         raise ValueError(f"expected --out for a report of {len(folders)} folders; try --out DIR")
     if json_file is None and (notes or title):

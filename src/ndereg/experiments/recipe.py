@@ -286,7 +286,10 @@ class Recipe(ABC):
         refuse_unknown("a preset", (preset,), self.presets)
         known = {field.name for field in dataclasses.fields(self.settings_type)}
         if unknown := sorted(chosen.keys() - known):
-            raise ValueError(f"recipe {self.name!r} has no option {_names(unknown)}")
+            raise ValueError(
+                f"recipe {self.name!r} has no option {_names(unknown)}; it has "
+                f"{', '.join(sorted(known))}"
+            )
         fixed = dict(self.presets[preset])
         if "epochs" in chosen:
             fixed.pop("steps", None)

@@ -169,6 +169,6 @@ def _check(name: str, value: float, positive: bool = False) -> None:
         )
     if positive and value <= 0:
         raise ValueError(
-            f"expected {name} > 0, received {value!r}; what is multiplied cannot reach zero, "
-            "try a small positive value or Constant(0.0)"
+            f"expected {name} > 0, received {value!r}; try a positive number (no weight at all is "
+            "Constant(0.0))"
         )
