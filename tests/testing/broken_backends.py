@@ -212,9 +212,9 @@ def _turned(noise: dict[str, Any]) -> dict[str, Any]:
 class CheckpointsOffByOne(Checkpoints):
     """The reverse pass takes the state of the row after."""
 
-    def backwards(self, rows: int, advance: Any) -> Iterator[tuple[int, Any]]:
+    def backwards(self, rows: int, advance: Any, unread: int = 0) -> Iterator[tuple[int, Any]]:
         later = None
-        for row, state in super().backwards(rows, advance):
+        for row, state in super().backwards(rows, advance, unread):
             yield row, state if later is None else later
             later = state
 
