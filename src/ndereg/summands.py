@@ -56,11 +56,11 @@ def _local_last(terms: dict[Term, float]) -> tuple[dict[Term, float], LocalStep 
     local = [term for term in terms if isinstance(term, LocalTerm)]
     if not local:
         return terms, None
-    kinds = {(term.sampling, term.through_state) for term in local}
+    kinds = {(term.sampling, term.through_state, term.step) for term in local}
     if len(kinds) > 1:
         raise ValueError(
             "expected one kind of ndereg.Local in a regularizer, as there is one extra step, "
-            f"received {len(kinds)} that differ in sampling or through_state; try "
+            f"received {len(kinds)} that differ in sampling, through_state or step; try "
             "ndereg.Local(a + 0.1 * b)"
         )
     ordered = {term: weight for term, weight in terms.items() if not isinstance(term, LocalTerm)}

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 import ndereg
+import ndereg.numpy as nde
 from ndereg import ops
 from ndereg.backends.draws import uniform
+from ndereg.models.mlp import MLP
+from ndereg.models.parameters import map_leaves
 
 from .conftest import Bench, close
 
@@ -28,8 +31,10 @@ def field(t: Any, y: Any, args: Any) -> Any:
     return ops.tanh(y @ args) - 0.5 * y * ops.cos(3.0 * t)
 
 
-def local(sampling: str = "unbiased", through_state: bool = False) -> ndereg.Local:
-    return ndereg.Local(ERROR, sampling, through_state)
+def local(
+    sampling: str = "unbiased", through_state: bool = False, step: str = "first"
+) -> ndereg.Local:
+    return ndereg.Local(ERROR, sampling, through_state, step)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -44,6 +49,10 @@ CASES: dict[str, dict[str, Any]] = {
     "independent biased, backsolve": {
         "regularizer": local("biased"), "batch": "independent", "adjoint": "backsolve",
         "t_eval": [0.3, 0.9, 2.0],
+    },
+    "joint, of mean size, through the state": {"regularizer": local("unbiased", True, "mean")},
+    "independent biased, of mean size": {
+        "regularizer": local("biased", step="mean"), "batch": "independent",
     },
 }  # fmt: skip
 
@@ -133,6 +142,48 @@ def test_the_gradient_is_that_of_the_later_stages_alone(reference: Bench) -> Non
     close(sol.penalty, step_penalty(time, y, k1, h, ARGS), 1e-9)
     close(d_args, slope(lambda a: step_penalty(time, y, k1, h, a), ARGS), 1e-6)
     assert not np.any(d_y0)
+
+
+def test_a_step_of_mean_size(reference: Bench) -> None:
+    """The formulas above, with the span over the number of accepted steps; backwards as well."""
+    share = uniform(reference.face.backend, 5, 1, "ndereg.Local")[0]
+    options = {**OPTIONS, "regularizer": local(step="mean")}
+    for t0, t1 in (SPAN, SPAN[::-1]):
+        sol, d_y0, d_args = reference.gradient(
+            field, (t0, t1), Y0, ARGS, np.zeros_like(Y0), 1.0, **options
+        )
+        time, h = t0 + share * (t1 - t0), (t1 - t0) / float(sol.stats.naccept)
+        assert abs(t1 - time) > abs(h)
+        y = reference.solve(field, (t0, t1), Y0, ARGS, t_eval=[time, t1], **OPTIONS).ys[0]
+        k1 = numpy_field(time, y, ARGS)
+
+        def penalty(args: Any) -> float:
+            return abs(step_penalty(time, y, k1, h, args))
+
+        close(sol.penalty, penalty(ARGS), 1e-9)
+        close(d_args, slope(penalty, ARGS), 1e-6)
+        assert not np.any(d_y0)
+    # one evaluation less than with a first step size to be found
+    alone = reference.solve(field, SPAN, Y0, ARGS, **OPTIONS)
+    sol = reference.solve(field, SPAN, Y0, ARGS, **options)
+    assert sol.stats.nfev - alone.stats.nfev == 1 + 3
+
+
+def test_in_single_precision_a_first_step_is_rounding() -> None:
+    """As the page on regularizers tells, with the numbers of its table."""
+    network = MLP((64, 32, 64), output_activation="tanh")
+    params, y0 = network.init(0), np.random.default_rng(0).normal(size=(32, 64))
+
+    def penalty(dtype: str, step: str) -> float:
+        args = map_leaves(lambda leaf: np.asarray(leaf, dtype), params)
+        regularizer = ndereg.Local(ERROR, step=step)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6, "regularizer": regularizer, "key": 0}
+        return float(nde.solve(network, (0.0, 1.0), y0.astype(dtype), args, **options).penalty)
+
+    assert penalty("float64", "first") == pytest.approx(1.9e-9, rel=0.05)
+    assert penalty("float32", "first") > 1e-5
+    assert penalty("float64", "mean") == pytest.approx(1.29e-3, rel=0.01)
+    assert penalty("float32", "mean") == pytest.approx(1.32e-3, rel=0.05)
 
 
 @pytest.mark.parametrize("sampling", ["unbiased", "biased"])
@@ -240,6 +291,11 @@ def test_combinations(reference: Bench) -> None:
         reference.solve(field, SPAN, Y0, ARGS, regularizer=ERROR + local(), **options)
     with pytest.raises(ValueError, match=r"one kind of ndereg.Local"):
         reference.solve(field, SPAN, Y0, ARGS, regularizer=local() + local("biased"), **OPTIONS)
+    sizes = local() + local(step="mean")
+    with pytest.raises(ValueError, match=r"sampling, through_state or step"):
+        reference.solve(field, SPAN, Y0, ARGS, regularizer=sizes, **OPTIONS)
+    with pytest.raises(ValueError, match="first, mean"):
+        ndereg.Local(ERROR, step=0.1)  # type: ignore[arg-type]
     through = {**options, "regularizer": local("unbiased", True), "batch": "independent"}
     with pytest.raises(ValueError, match=r"through_state=True.*try adjoint='discrete'"):
         reference.solve(field, SPAN, Y0, ARGS, **through)

@@ -121,9 +121,9 @@ def test_gradients_are_those_of_the_solve_along_the_path(reference: Solver) -> N
 
 
 def test_a_local_regularizer_takes_its_step_along_the_path(reference: Solver) -> None:
-    penalty = ndereg.Local(ndereg.ErrorEstimate(), through_state=True)
     rng = np.random.default_rng(5)
-    for batch, kind in (("joint", "general"), ("independent", "diagonal")):
+    for batch, kind, step in (("joint", "general", "first"), ("independent", "diagonal", "mean")):
+        penalty = ndereg.Local(ndereg.ErrorEstimate(), through_state=True, step=step)
         options: dict[str, Any] = {
             "method": "spark", "regularizer": penalty, "key": 11, "batch": batch, "rtol": 1e-2,
             "atol": 1e-2, "controller": ndereg.ConstantStep(0.25),

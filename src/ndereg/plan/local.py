@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ndereg.plan.builder import Builder, Value, where
 from ndereg.plan.program import Program
-from ndereg.plan.start import first_program
+from ndereg.plan.start import FirstSize, first_program
 from ndereg.plan.step import record_step
 from ndereg.plan.transpose import transpose
 from ndereg.spec.spec import Spec
@@ -22,7 +22,8 @@ class LocalPlan:
         What was lowered.
     start : Program
         ``(t, y, span) -> status, h, k1`` as before the first step of a solve, ``span`` being what
-        is left of the time. With constant steps ``h`` is the given ``first_step``.
+        is left of the time. With constant steps ``h`` is the given ``first_step``; a mean one is
+        that of ``naccept`` accepted steps over ``length``.
     step : Program
         ``(t, h, y, k1, rtol, atol, weight0, ...) -> penalty``. A stochastic step takes the noise
         over ``h``, and ``k1`` only where a step hands its last stage on to the next.
@@ -50,10 +51,17 @@ def local_plan(spec: Spec) -> LocalPlan | None:
     recomputed, penalty = _step(spec, carried=not through_state)
     return LocalPlan(
         spec=spec,
-        start=first_program(spec.adaptive, True, True, spec.tableau, spec.noise),
+        start=first_program(_size(spec), True, True, spec.tableau, spec.noise),
         step=_step(spec, carried=True)[0],
         adjoint=transpose(recomputed, [(penalty, "penalty_bar")], ["y"] if through_state else []),
     )
+
+
+def _size(spec: Spec) -> FirstSize:
+    assert spec.local is not None
+    if spec.local.step == "mean":
+        return "mean"
+    return "automatic" if spec.adaptive else "given"
 
 
 def _step(spec: Spec, carried: bool) -> tuple[Program, str]:

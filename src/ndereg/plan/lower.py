@@ -144,8 +144,8 @@ def lower(spec: Spec) -> Plan:
         read_inputs |= {slot for slot, _ in local.step.inputs}
     return Plan(
         spec=spec,
-        first=first_program(True, carried, spec.adaptive, tableau, spec.noise),
-        first_given=first_program(False, carried, spec.adaptive, tableau, spec.noise),
+        first=first_program("automatic", carried, spec.adaptive, tableau, spec.noise),
+        first_given=first_program("given", carried, spec.adaptive, tableau, spec.noise),
         begin=begin_program(spec.adaptive),
         step=step,
         control=control_program(spec.adaptive, stochastic=spec.noise is not None),

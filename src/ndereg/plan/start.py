@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ndereg.plan.builder import Builder, Value, maximum, minimum, where
 from ndereg.plan.control import whole_cells
 from ndereg.plan.motion import Motion, Rates
@@ -10,9 +12,11 @@ from ndereg.spec.status import Status
 from ndereg.spec.stochastic import Noise, StochasticMethod
 from ndereg.spec.tableau import Tableau
 
+FirstSize = Literal["automatic", "given", "mean"]
+
 
 def first_program(
-    automatic: bool,
+    choice: FirstSize,
     carried: bool,
     adaptive: bool,
     method: Tableau | StochasticMethod,
@@ -21,11 +25,12 @@ def first_program(
     """``(t, y) -> (status, h, k1)``.
 
     The first step size ``h`` (signed) is with ``automatic`` that of Hairer, Norsett, Wanner I,
-    section II.4, from two evaluations of the field; otherwise it is the one given, or without
-    one the constant step, and it exceeds neither the span nor ``dt_max``. ``carried`` hands on
-    the first stage. A non-finite state or field at the start is ``NON_FINITE`` at once: with
-    ``adaptive`` steps the field is evaluated for that alone, rather than a first step shrunk a
-    thousandfold; a constant step ends there anyway.
+    section II.4, from two evaluations of the field; with ``mean`` that of a solve's ``naccept``
+    accepted steps over ``length``; otherwise it is the one given, or without one the constant
+    step. It exceeds neither the span nor ``dt_max``. ``carried`` hands on the first stage. A
+    non-finite state or field at the start is ``NON_FINITE`` at once: with ``adaptive`` steps the
+    field is evaluated for that alone, rather than a first step shrunk a thousandfold; a constant
+    step ends there anyway.
 
     Of a stochastic equation drift and diffusion are evaluated, and the first step reckons with
     noise of three standard deviations (as StochasticDiffEq.jl does, Rackauckas, Nie 2017).
@@ -37,17 +42,19 @@ def first_program(
     zero = direction * 0.0
     start_finite = builder.mean(motion.whole.isfinite()).equals(1.0)
     outputs: dict[str, Value] = {}
-    if automatic or carried or adaptive:
+    if choice == "automatic" or carried or adaptive:
         first = motion.rates(1, 0, "direction", motion.start.slot)
         start_finite = start_finite & builder.mean(first.drift.isfinite()).equals(1.0)
         if first.spread is not None:
             start_finite = start_finite & builder.mean(first.spread.isfinite()).equals(1.0)
         if carried:
             outputs["k1"] = first.stage
-        if automatic:
+        if choice == "automatic":
             outputs["h"] = _first_step(builder, motion, first, direction)
-    if not automatic:
+    if choice == "given":
         outputs["h"] = _given_step(builder, direction, adaptive)
+    if choice == "mean":
+        outputs["h"] = _mean_step(builder, direction, motion.noisy)
     status = where(start_finite, float(Status.RUNNING), float(Status.NON_FINITE))
     outputs["status"] = status + zero
     return builder.program("first", outputs)
@@ -59,6 +66,12 @@ def _given_step(builder: Builder, direction: Value, adaptive: bool) -> Value:
     if adaptive:
         return minimum(size, builder.input("dt_max", "scalar")) * direction
     return where(given.isfinite(), size * direction, builder.input("dt", "scalar"))
+
+
+def _mean_step(builder: Builder, direction: Value, noisy: bool) -> Value:
+    length, count = builder.input("length", "scalar"), builder.input("naccept", "scalar")
+    size = minimum(length / maximum(count, 1.0), builder.input("span", "scalar"))
+    return (whole_cells(builder, size) if noisy else size) * direction
 
 
 def _first_step(builder: Builder, motion: Motion, first: Rates, direction: Value) -> Value:

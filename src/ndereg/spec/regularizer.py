@@ -16,6 +16,8 @@ Reduce = Literal["sum", "mean", "max"]
 REDUCTIONS: tuple[Reduce, ...] = ("sum", "mean", "max")
 Sampling = Literal["unbiased", "biased"]
 SAMPLINGS: tuple[Sampling, ...] = ("unbiased", "biased")
+LocalSize = Literal["first", "mean"]
+LOCAL_SIZES: tuple[LocalSize, ...] = ("first", "mean")
 
 
 class StepObservables(Protocol):
@@ -157,6 +159,7 @@ class LocalTerm(Term):
     term: Term
     sampling: Sampling
     through_state: bool
+    step: LocalSize
     reduce = "sum"
 
     @property
@@ -174,8 +177,8 @@ class Local(Regularizer):
     """One extra step from a random time of the solution, which any adjoint can differentiate.
 
     After the solve, one step of its own method is taken from ``(t_reg, sol(t_reg))`` towards
-    ``t1``, with the automatic first step size; its contribution is the penalty. As published, the
-    state, the first stage and the step size it starts from are constants of the gradient: only
+    ``t1``; its contribution is the penalty. As published, its size is the automatic first one, and
+    the state, the first stage and the step size it starts from are constants of the gradient: only
     the later stages depend on the parameters. Pal, Edelman, Rackauckas, "Locally Regularized
     Neural Differential Equations", ICML 2023 (arXiv:2303.02262).
 
@@ -192,11 +195,15 @@ class Local(Regularizer):
     through_state : bool
         Let the gradient through ``sol(t_reg)`` and the first stage as well; the step size stays a
         constant.
+    step : {"first", "mean"}
+        Size of the step: the one a solve would start with there, or the mean of the solve's
+        accepted steps. A first step is a cautious one: in single precision at a small tolerance
+        its error estimate is the rounding of the field, which no training can lessen.
 
     Raises
     ------
     TypeError, ValueError
-        If ``heuristic`` is not a regularizer over a step, or ``sampling`` is unknown.
+        If ``heuristic`` is not a regularizer over a step, or ``sampling`` or ``step`` is unknown.
 
     Examples
     --------
@@ -208,6 +215,7 @@ class Local(Regularizer):
     heuristic: Regularizer
     sampling: Sampling = "unbiased"
     through_state: bool = False
+    step: LocalSize = "first"
 
     def __post_init__(self) -> None:
         if not isinstance(self.heuristic, Regularizer):
@@ -226,6 +234,11 @@ class Local(Regularizer):
                 f"expected sampling to be one of {', '.join(SAMPLINGS)}, received "
                 f"{self.sampling!r}; try 'unbiased'"
             )
+        if self.step not in LOCAL_SIZES:
+            raise ValueError(
+                f"expected step to be one of {', '.join(LOCAL_SIZES)}, received {self.step!r}; "
+                "try 'first'"
+            )
         if not isinstance(self.through_state, bool):
             raise TypeError(
                 f"expected a bool for through_state, received {self.through_state!r}; try False"
@@ -234,7 +247,7 @@ class Local(Regularizer):
     def terms(self) -> Weighted:
         """Return the terms of the heuristic, each over the extra step."""
         return tuple(
-            (weight, LocalTerm(term, self.sampling, self.through_state))
+            (weight, LocalTerm(term, self.sampling, self.through_state, self.step))
             for weight, term in self.heuristic.terms()
             if isinstance(term, Term)
         )

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from ndereg.spec.adjoint import Adjoint, Discrete
-from ndereg.spec.regularizer import Sampling, Term
+from ndereg.spec.regularizer import LocalSize, Sampling, Term
 from ndereg.spec.stochastic import Noise, StochasticMethod
 from ndereg.spec.tableau import Tableau
 
@@ -23,13 +23,14 @@ class LocalStep:
     ----------
     terms : tuple of Term
         Their weights follow those of the terms over the steps of the solve.
-    sampling, through_state
+    sampling, through_state, step
         As :class:`ndereg.Local` has them.
     """
 
     terms: tuple[Term, ...]
     sampling: Sampling = "unbiased"
     through_state: bool = False
+    step: LocalSize = "first"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class ExtraStep:
         )
         return rows, position
 
-    def close(self, result: Tree, picked: Tree | None) -> tuple[Tree, Tree]:
+    def close(self, result: Tree, carry: Tree) -> tuple[Tree, Tree]:
         """Take the step; turn the result of ``opened`` into what was asked for.
 
         Returns the result, and what :meth:`pull` reads.
@@ -62,13 +62,12 @@ class ExtraStep:
             return result, {}
         rows = self._rows
         if self._position is None:
-            assert picked is not None
-            start = picked
+            start = carry["picked"]
         else:
             ys, y = remove(jnp, self._position, rows.merge(result["ys"]))
             result = {**result, "ys": rows.split(ys[:, 0] if rows.t_eval is None else ys)}
             start = {"t": self._time, "y": y[:, 0]}
-        penalty, evaluations, kept = self._taken(start)
+        penalty, evaluations, kept = self._taken(start, carry["naccept"])
         penalty = rows.split(penalty[:, 0]).astype(result["penalty"].dtype)
         more = rows.split(evaluations[:, 0].astype(jnp.int32))
         return {
@@ -77,7 +76,7 @@ class ExtraStep:
             "counts": result["counts"].at[..., 0, :].add(more),
         }, kept
 
-    def _taken(self, start: Tree) -> tuple[Any, Any, Tree]:
+    def _taken(self, start: Tree, naccept: Any) -> tuple[Any, Any, Tree]:
         assert self._runners is not None
         rows, runners, machine = self._rows, self._runners, JaxMachine(self._field)
         numbers = rows.named_numbers()
@@ -85,6 +84,7 @@ class ExtraStep:
         values: Tree = {**numbers, "direction": self._direction, "span": span, **start}
         if self._field.noise is not None:
             values |= {"cell": self._field.noise.cell, **self._field.noise.medium}
+        values |= {"length": jnp.abs(self._length), "naccept": naccept}
         if not runners.plan.spec.adaptive:
             values["first_step"] = numbers["dt"]
         begun = runners.start(machine, values)

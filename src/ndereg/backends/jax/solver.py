@@ -100,7 +100,7 @@ class Solver:
         extra = ExtraStep(self.local, field, rows)
         loop = Loop(self.runners, field, extra.opened, self._programs, capacity)
         carry = loop.run()
-        result, kept = extra.close(loop.result(carry), carry.get("picked"))
+        result, kept = extra.close(loop.result(carry), carry)
         return result, jax.tree.map(rows.split, kept)
 
     def _taped_for(self, max_steps: int) -> Callable[[Inputs], tuple[Tree, Tree]]:
@@ -122,7 +122,7 @@ class Solver:
         extra = ExtraStep(self.local, field, rows)
         loop = Loop(self.runners, field, extra.opened, self._programs, capacity)
         carry = loop.run()
-        result, local = extra.close(loop.result(carry), carry.get("picked"))
+        result, local = extra.close(loop.result(carry), carry)
         tape, split = carry["tape"], rows.split
         kept = {
             **{name: jax.tree.map(rows.split_rows, tape[name]) for name in _MESH if name in tape},
