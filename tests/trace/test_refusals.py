@@ -280,16 +280,42 @@ def test_own_exceptions_pass_with_a_note(tracing):
     assert any("being traced" in note for note in caught.value.__notes__)
 
 
-def test_shape_errors_are_like_numpys(tracing):
-    for field in (
-        lambda t, y, a: y + np.ones(4),
-        lambda t, y, a: y @ np.ones(4),
-        lambda t, y, a: np.concatenate([y, np.ones((1, 1))]),
-        lambda t, y, a: y.reshape(2, 2),
-        lambda t, y, a: np.broadcast_to(y, (2, 4)),
-        lambda t, y, a: np.stack([y, y[:2]]),
-    ):
-        with pytest.raises(ValueError):
-            tracing.trace_field(field, Y)
-    with pytest.raises(np.exceptions.AxisError):
-        tracing.trace_field(lambda t, y, a: np.sum(y, axis=1), Y)
+SHAPES = {
+    "add: shapes (3,) and (4,) do not fit together": lambda t, y, a: y + np.ones(4),
+    "maximum: shapes (3,) and (2,) do": lambda t, y, a: np.maximum(y, np.ones(2)),
+    "pow: shapes (3,) and (2,) do": lambda t, y, a: y ** np.array([1.0, 2.0]),
+    "where: shapes (3,) and (3,) and (2,) do": lambda t, y, a: ops.where(y > 0, y, np.ones(2)),
+    "matmul: shapes (3,) and (4,) do": lambda t, y, a: y @ np.ones(4),
+    "matrices: shapes (3,) and (2,) do": lambda t, y, a: (y[:, None, None] @ np.ones((2, 1, 1)))[0],
+    "concatenate shapes [(3,), (1, 1)]": lambda t, y, a: np.concatenate([y, np.ones((1, 1))]),
+    "reshape an array of shape (3,) into (2, 2)": lambda t, y, a: y.reshape(2, 2),
+    "broadcast_to: shapes (3,) and (2, 4)": lambda t, y, a: np.broadcast_to(y, (2, 4)),
+    "received [(2,), (3,)]": lambda t, y, a: np.stack([y, y[:2]]),
+    "index 3 is out of bounds": lambda t, y, a: y[3],
+}
+
+
+@pytest.mark.parametrize("words", SHAPES)
+def test_shape_errors_are_like_numpys_and_name_the_line(tracing, words):
+    field = SHAPES[words]
+    with pytest.raises((ValueError, IndexError)) as caught:
+        tracing.trace_field(field, Y)
+    message, _, place = str(caught.value).partition("\n  at ")
+    assert words in message
+    assert place.startswith(f"{__file__}:{field.__code__.co_firstlineno}: ")
+
+
+def test_the_line_of_an_axis_error_is_noted(tracing):
+    """NumPy makes the message of this one itself."""
+    with pytest.raises(np.exceptions.AxisError) as caught:
+        tracing.trace_field(lambda t, y, a: np.sum(y, axis=1), Y)  # its line
+    assert any(n.startswith(f"at {__file__}") and "# its line" in n for n in caught.value.__notes__)
+
+
+def test_errors_of_the_field_itself_need_no_line(tracing):
+    def field(t, y, args):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError) as caught:
+        tracing.trace_field(field, Y)
+    assert str(caught.value) == "mine"

@@ -17,7 +17,15 @@ import numpy as np
 
 from ndereg.trace.errors import TraceError
 from ndereg.trace.primitives import real_dtype, takes_complex
-from ndereg.trace.value import current_builder, dtype_name, lift, promote, promoted_dtype, wrap
+from ndereg.trace.value import (
+    broadcast_shapes,
+    current_builder,
+    dtype_name,
+    lift,
+    promote,
+    promoted_dtype,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from ndereg.trace.array import TracedArray
@@ -52,7 +60,7 @@ def _binary(op: str, *, floating: bool = False) -> Callable[[Any, Any], TracedAr
     def function(x: Any, y: Any, /) -> TracedArray:
         dtype = promoted_dtype(x, y)
         _check_real(op, dtype)
-        builder, nodes, kind = promote(x, y, dtype=_floating(dtype) if floating else dtype)
+        builder, nodes, kind = promote(op, x, y, dtype=_floating(dtype) if floating else dtype)
         name = _OF_BOOLEANS.get(op, op) if kind == "bool" else op
         return wrap(builder.binary(name, nodes[0], nodes[1]))
 
@@ -62,7 +70,7 @@ def _binary(op: str, *, floating: bool = False) -> Callable[[Any, Any], TracedAr
 
 def _logical(op: str) -> Callable[[Any, Any], TracedArray]:
     def function(x: Any, y: Any, /) -> TracedArray:
-        builder, nodes, _ = promote(as_bool(x), as_bool(y))
+        builder, nodes, _ = promote(op, as_bool(x), as_bool(y))
         return wrap(builder.binary(op, nodes[0], nodes[1]))
 
     return function
@@ -142,7 +150,7 @@ def pow(x: Any, y: Any, /) -> TracedArray:
                 "the result need not be an integer",
                 "casting the base to a floating-point dtype",
             )
-    builder, nodes, _ = promote(x, y, dtype=dtype)
+    builder, nodes, _ = promote("pow", x, y, dtype=dtype)
     return wrap(builder.binary("pow", nodes[0], nodes[1]))
 
 
@@ -197,7 +205,7 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> TracedArray:
     dtype = promoted_dtype(x, y)
     builder = current_builder()
     nodes = [lift(as_bool(condition)), lift(x, dtype), lift(y, dtype)]
-    shape = np.broadcast_shapes(*(builder.shape(i) for i in nodes))
+    shape = broadcast_shapes("where", *(builder.shape(i) for i in nodes))
     choice, yes, no = (builder.broadcast(i, shape) for i in nodes)
     return wrap(builder.where(choice, yes, no))
 

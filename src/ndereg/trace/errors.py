@@ -5,11 +5,12 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from traceback import walk_tb
 from types import FrameType
 
 import numpy as np
 
-__all__ = ["TraceError", "UnknownFunctionError", "source_line"]
+__all__ = ["TraceError", "UnknownFunctionError", "locate", "source_line"]
 
 
 class TraceError(TypeError):
@@ -65,8 +66,28 @@ def source_line() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_library(frame):
         frame = frame.f_back
-    if frame is None:
-        return ""
-    path, number = frame.f_code.co_filename, frame.f_lineno
+    return "" if frame is None else _line(frame, frame.f_lineno)
+
+
+def locate(error: Exception) -> None:
+    """Say in an error that the array libraries raised which line of the field led to it.
+
+    Nothing is said of what the field raises itself, at the last line of the traceback.
+    """
+    frames = list(walk_tb(error.__traceback__))
+    if not frames or not _is_library(frames[-1][0]):
+        return
+    outside = [(frame, number) for frame, number in frames if not _is_library(frame)]
+    if not outside:
+        return
+    where = f"at {_line(*outside[-1])}"
+    if error.args == (str(error),):
+        error.args = (f"{error}\n  {where}",)
+    else:  # an error that makes its message of something else
+        error.add_note(where)
+
+
+def _line(frame: FrameType, number: int) -> str:
+    path = frame.f_code.co_filename
     text = linecache.getline(path, number, frame.f_globals).strip()
     return f"{path}:{number}" + (f": {text}" if text else "")

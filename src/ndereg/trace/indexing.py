@@ -128,7 +128,7 @@ def _advanced(sliced: TracedArray, fates: list[Any]) -> TracedArray:
     axes = [i for i, fate in enumerate(fates) if isinstance(fate, np.ndarray) or _is(fate, "drop")]
     lengths = [widened.shape[i] for i in axes]
     arrays = [fates[i] if isinstance(fates[i], np.ndarray) else np.zeros((), int) for i in axes]
-    shape = broadcast_shapes(*(a.shape for a in arrays))
+    shape = broadcast_shapes("indexing", *(a.shape for a in arrays))
     places = np.zeros(shape, dtype=np.int64)
     for indices, length in zip(arrays, lengths, strict=True):
         places = places * length + indices

@@ -24,6 +24,7 @@ from ndereg.trace.shaping import (
     stack,
 )
 from ndereg.trace.value import (
+    broadcast_shapes,
     current_builder,
     lift,
     normalized_axes,
@@ -80,6 +81,7 @@ def matmul(x: Any, y: Any, /) -> TracedArray:
     b = reshape(right, (right.size, 1)) if right.ndim == 1 else right
     if a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: shapes {left.shape} and {right.shape} do not fit together")
+    broadcast_shapes("matmul of stacked matrices", a.shape[:-2], b.shape[:-2])
     product = wrap(current_builder().matmul(a._index, b._index))
     rows = product.shape[-2:-1] if left.ndim > 1 else ()
     columns = product.shape[-1:] if right.ndim > 1 else ()

@@ -125,14 +125,14 @@ def broadcast_to(x: Any, /, shape: Any, subok: bool = False) -> TracedArray:
     """Broadcast to ``shape``."""
     array = _array(x)
     lengths = _lengths(shape)
-    if broadcast_shapes(array.shape, lengths) != lengths:
+    if broadcast_shapes("broadcast_to", array.shape, lengths) != lengths:
         raise ValueError(f"cannot broadcast an array of shape {array.shape} to {lengths}")
     return wrap(current_builder().broadcast(array._index, lengths))
 
 
 def broadcast_arrays(*arrays: Any) -> list[TracedArray]:
     """Broadcast arrays against each other."""
-    shape = broadcast_shapes(*(_array(x).shape for x in arrays))
+    shape = broadcast_shapes("broadcast_arrays", *(_array(x).shape for x in arrays))
     return [broadcast_to(x, shape) for x in arrays]
 
 
@@ -386,6 +386,6 @@ def triu(x: Any, /, *, k: int = 0) -> TracedArray:
 
 def _masked(x: Any, mask: Any) -> TracedArray:
     array = _array(x)
-    builder, (value, zero), _ = promote(array, 0)
+    builder, (value, zero), _ = promote("tril and triu", array, 0)
     chosen = builder.broadcast(builder.constant(mask), array.shape)
     return wrap(builder.where(chosen, value, zero))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ndereg.structure import Structure, check_leaves, flatten
 from ndereg.trace.builder import Builder
-from ndereg.trace.errors import TraceError
+from ndereg.trace.errors import TraceError, locate
 from ndereg.trace.graph import Graph
 from ndereg.trace.primitives import real_dtype
 from ndereg.trace.value import building, lift, wrap
@@ -138,6 +138,7 @@ def _called(field: Callable[[Any, Any, Any], Any], t: Any, y: Any, args: Any) ->
             refusal = refusal.__cause__
         if refusal is not None:
             raise refusal from None
+        locate(error)
         error.add_note("The field was being traced: t, y and args were symbolic arrays.")
         raise
 

@@ -143,7 +143,7 @@ def _holds_traced(x: Sequence[Any]) -> bool:
 
 
 def _stacked(entries: Sequence[Any], dtype: str | None) -> int:
-    builder, parts, _ = promote(*entries)
+    builder, parts, _ = promote("an array of arrays", *entries)
     shape = builder.shape(parts[0])
     joined = builder.concat([builder.reshape(part, (1, *shape)) for part in parts], 0)
     return joined if dtype is None else builder.cast(joined, dtype)
@@ -177,21 +177,23 @@ def _dtype_of(x: Any) -> str:
     return dtype_name(_constant(x).dtype)
 
 
-def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """Broadcast shapes, as NumPy does."""
+def broadcast_shapes(operation: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Broadcast shapes, as NumPy does; ``operation`` is what is named if they do not fit."""
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
-        listed = ", ".join(map(str, shapes))
-        raise ValueError(f"operands could not be broadcast together with shapes {listed}") from None
+        listed = " and ".join(map(str, shapes))
+        raise ValueError(f"{operation}: shapes {listed} do not fit together") from None
 
 
-def promote(*operands: Any, dtype: str | None = None) -> tuple[Builder, list[int], str]:
+def promote(
+    operation: str, *operands: Any, dtype: str | None = None
+) -> tuple[Builder, list[int], str]:
     """Bring operands to one shape and one dtype (the given one, or what they promote to)."""
     kind = promoted_dtype(*operands) if dtype is None else dtype
     builder = current_builder()
     nodes = [lift(x, kind) for x in operands]
-    shape = broadcast_shapes(*(builder.shape(i) for i in nodes))
+    shape = broadcast_shapes(operation, *(builder.shape(i) for i in nodes))
     return builder, [builder.broadcast(i, shape) for i in nodes], kind
 
 
