@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ndereg.backends.base import Backend, Layout, Problem, Result
 from ndereg.backends.extension import contracted, contracted_cotangents, extended_cotangent
 from ndereg.backends.registry import compile_on
 from ndereg.catalogue.serving import DEFAULT_METHOD
+from ndereg.edge.options import closed, refuse_unknown_options
 from ndereg.edge.problem import prepare
 from ndereg.solution import Solution, Stats, Steps
 from ndereg.spec.adjoint import NoAdjoint
@@ -36,6 +37,7 @@ class Face:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
+    @closed
     def solve(
         self,
         field: Callable[..., Any],
@@ -56,6 +58,7 @@ class Face:
         key: Any = None,
         record: bool = False,
         throw: bool = True,
+        **unknown: Never,
     ) -> Solution:
         """Solve ``dy/dt = field(t, y, args)`` from ``y(t0) = y0``.
 
@@ -118,7 +121,7 @@ class Face:
         Raises
         ------
         ValueError, TypeError
-            For bad input, before the solve starts.
+            For bad input, before the solve starts; an option of another name among it.
         SolveError
             If the solve fails and ``throw``.
 
@@ -130,6 +133,8 @@ class Face:
         >>> bool(abs(sol.ys[0] - np.exp(-2.0)) < 1e-5)
         True
         """
+        if unknown:
+            refuse_unknown_options(self.solve, unknown)
         problem = prepare(
             self.backend, field, t_span, y0, args,
             t_eval=t_eval, method=method, rtol=rtol, atol=atol, controller=controller,
@@ -139,6 +144,7 @@ class Face:
         result = compile_on(problem.spec, self.backend).solve(problem)
         return _present(self.backend, problem, result, throw)
 
+    @closed
     def solve_vjp(
         self,
         field: Callable[..., Any],
@@ -159,6 +165,7 @@ class Face:
         key: Any = None,
         record: bool = False,
         throw: bool = True,
+        **unknown: Never,
     ) -> tuple[Solution, Callable[..., tuple[Any, Any]]]:
         """Solve, and return the solution and its pullback.
 
@@ -169,11 +176,12 @@ class Face:
         solution : Solution
         pullback : callable
             ``pullback(ys_bar, penalty_bar=0.0) -> (d_y0, d_args)`` for cotangents in the structure
-            of ``solution.ys`` and ``solution.penalty``; the results have the structures of ``y0``
-            and ``args``. Cotangents follow the real inner product ``Re(sum(conj(a) * b))`` on
-            every backend, so the real and imaginary parts of ``d_y0`` are the gradients by the
-            real and imaginary parts of ``y0``. Where the field is a module that carries its
-            parameters and ``args`` is None, ``d_args`` is a dict by parameter name.
+            of ``solution.ys`` and ``solution.penalty``, which only a regularizer makes other than
+            0; the results have the structures of ``y0`` and ``args``. Cotangents follow the real
+            inner product ``Re(sum(conj(a) * b))`` on every backend, so the real and imaginary parts
+            of ``d_y0`` are the gradients by the real and imaginary parts of ``y0``. Where the field
+            is a module that carries its parameters and ``args`` is None, ``d_args`` is a dict by
+            parameter name.
 
         Raises
         ------
@@ -190,6 +198,8 @@ class Face:
         >>> bool(abs(d_y0[0] - np.exp(-2.0)) < 1e-5), bool(abs(d_args + np.exp(-2.0)) < 1e-5)
         (True, True)
         """
+        if unknown:
+            refuse_unknown_options(self.solve_vjp, unknown)
         backend = self.backend
         problem = prepare(
             backend, field, t_span, y0, args,
@@ -210,6 +220,8 @@ class Face:
 
         def pullback(ys_bar: Any, penalty_bar: Any = 0.0) -> tuple[Any, Any]:
             bar = _penalty_cotangent(backend, posed, penalty_bar)
+            if regularizer is None:
+                _refuse_nonzero(backend, penalty_bar)
             flat = _flat_cotangent(backend, posed, ys_bar)
             flat = extended_cotangent(backend, problem, flat, bar)
             y0_bar, args_bar = contracted_cotangents(problem, *pull(flat, bar))
@@ -280,6 +292,16 @@ def _penalty_cotangent(backend: Backend, problem: Problem, penalty_bar: Any) -> 
             f"{tuple(bar.shape)}; try the shape of sol.penalty"
         )
     return bar if bar.ndim else backend.concat([backend.reshape(bar, (1,))] * layout.samples)
+
+
+def _refuse_nonzero(backend: Backend, penalty_bar: Any) -> None:
+    """Refuse a cotangent of no penalty, where its value is known."""
+    known = backend.concrete(penalty_bar)
+    if known is not None and np.any(known):
+        raise ValueError(
+            f"expected penalty_bar=0.0 without a regularizer, whose penalty is constant, received "
+            f"{penalty_bar}; try regularizer=ndereg.ErrorEstimate(), or leaving penalty_bar out"
+        )
 
 
 def _present(backend: Backend, problem: Problem, result: Result, throw: bool) -> Solution:

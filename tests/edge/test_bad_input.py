@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from tests.edge.conftest import BACKENDS, Bench, bench_of, refusal, refused_alike
 
 import ndereg
+import ndereg.jax
+import ndereg.numpy
+import ndereg.torch
 from ndereg import ops
 from ndereg.trace import TraceError
 
@@ -277,6 +280,32 @@ def test_whatever_is_bad_is_refused(data: st.DataObject) -> None:
     assert len(messages) == 1, messages
 
 
+@pytest.mark.parametrize(
+    ("options", "close"),
+    [
+        ({"max_step": 5}, "max_steps, or "),
+        ({"regulariser": None, "rtols": 1e-3}, "regularizer and rtol, or "),
+        ({"saveat": [1.0]}, ""),
+        ({"first_steps": -1.0, "rtol": NAN}, "first_step, or "),  # before anything else
+    ],
+)
+@pytest.mark.parametrize("function", ["solve", "solve_vjp"])
+def test_options_of_other_names(function: str, options: Any, close: str) -> None:
+    message = refused_alike(
+        lambda bench: getattr(bench.face, function)(untouched, (0.0, 1.0), ONES, **options),
+        TypeError,
+    )
+    unknown = [name for name in options if name != "rtol"]
+    assert message.startswith(f"expected an option of {function} among t_eval, method, rtol, atol")
+    assert f"received {', '.join(unknown)}; try {close}help({function})" in message
+
+
+def test_options_of_other_names_on_the_faces() -> None:
+    for face in (ndereg.numpy, ndereg.torch, ndereg.jax):
+        for function in (face.solve, face.solve_vjp):
+            refusal(lambda f=function: f(untouched, (0.0, 1.0), ONES, max_step=5), TypeError)
+
+
 # Fields that misbehave
 
 
@@ -465,6 +494,21 @@ def test_cotangents_are_checked(eager: Bench) -> None:
         (1j, TypeError), ("text", TypeError), ({"a": 1.0}, TypeError), (None, TypeError),
     ):  # fmt: skip
         assert "penalty_bar" in refusal(lambda bar=bar: pullback(good, bar), kind)
+
+
+def test_no_cotangent_of_a_penalty_without_a_regularizer(bench: Bench) -> None:
+    """Its gradient is 0, which whoever forgot the regularizer does not mean."""
+    y0 = np.ones((2, 1))
+    _, pullback = bench.vjp(decay, (1.0, 1.0), y0, batch="independent")
+    good = bench.to(y0)
+    pullback(good, 0.0)
+    pullback(good, bench.to(np.zeros(2)))
+    for bar in (0.1, NAN, bench.to(np.array([0.0, 1.0]))):
+        assert "penalty_bar=0.0 without a regularizer" in refusal(
+            lambda bar=bar: pullback(good, bar), ValueError
+        )
+    _, pullback = bench.vjp(decay, (1.0, 1.0), y0, regularizer=ndereg.ErrorEstimate())
+    pullback(good, 0.1)
 
 
 def test_no_gradient_without_an_adjoint() -> None:

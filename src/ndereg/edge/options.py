@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from ndereg.catalogue import lookup
 from ndereg.catalogue.controllers import CONTROLLERS, lookup_controller
@@ -22,6 +25,7 @@ from ndereg.spec.stochastic import Noise, StochasticMethod
 from ndereg.spec.tableau import Tableau
 from ndereg.summands import summands
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 _INTEGRAL = PIDController()
 
 
@@ -131,4 +135,31 @@ def _controller(controller: Any, stochastic: bool) -> Controller:
     raise TypeError(
         "expected controller to be ndereg.PIDController(...), ndereg.ConstantStep(dt) or a name "
         f"such as 'PI34', received {controller!r}; try controller=None for the I controller"
+    )
+
+
+def closed(function: Function) -> Function:
+    """Say of a function that takes any option, to refuse it in words, that it takes those named."""
+    shown = inspect.signature(function)
+    named = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    function.__signature__ = shown.replace(parameters=named)  # type: ignore[attr-defined]
+    return function
+
+
+def refuse_unknown_options(function: Callable[..., Any], names: Iterable[str]) -> NoReturn:
+    """Refuse options that a function does not have, with those that they resemble.
+
+    Raises
+    ------
+    TypeError
+        As Python itself does for an unexpected keyword argument.
+    """
+    received = list(names)
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    close = [near[0] for name in received if (near := get_close_matches(name, known, n=1))]
+    hint = f"{' and '.join(dict.fromkeys(close))}, or " if close else ""
+    raise TypeError(
+        f"expected an option of {function.__name__} among {', '.join(known)}, received "
+        f"{', '.join(received)}; try {hint}help({function.__name__}), which describes them all"
     )
