@@ -113,6 +113,8 @@ class Solver:
     ) -> tuple[Any, Any, Any]:  # fmt: skip
         """Solution, d_y0 and d_args."""
         sol, pullback = self.face.solve_vjp(sde, span, self.put(y0), self.put(args), **options)
+        if options.get("regularizer") is None:  # of a method without estimates
+            penalty_bar = 0.0
         return sol, *pullback(self.put(bar), self.put(np.asarray(penalty_bar)))
 
 
