@@ -470,6 +470,36 @@ def test_fields_that_compute_with_another_framework_are_refused(name: str) -> No
             bench.solve(lambda t, y, args, array=array: array * y, (0.0, 1.0), ONES)
 
 
+@pytest.mark.parametrize("name", ["reference", "numba", "jax"])
+def test_modules_of_torch_are_for_its_face(name: str) -> None:
+    bench, module = bench_of(name), torch.nn.Linear(2, 2, dtype=torch.float64)
+    to = "jax" if name == "jax" else "numpy"
+    for equation, options in (
+        (module, {}),
+        (ndereg.Flow(module), {}),
+        (ndereg.SDE(module, untouched, noise="diagonal"), {"key": 0}),
+        (ndereg.SDE(untouched, module, noise="diagonal"), {"key": 0}),
+        (ndereg.UnderdampedLangevin(module, 1.0, 1.0), {"key": 0}),
+    ):
+        y0 = (ONES, ONES) if isinstance(equation, ndereg.UnderdampedLangevin) else ONES
+        y0 = (SAMPLES[:, :2], np.zeros(2)) if isinstance(equation, ndereg.Flow) else y0
+        message = refusal(
+            lambda e=equation, y=y0, o=options: bench.solve(e, (0.0, 1.0), y, **o), TypeError
+        )
+        assert "received the torch.nn.Module Linear" in message
+        assert (
+            f"ndereg.port(module, to='{to}'), then solve(model, t_span, y0, model.params" in message
+        )
+
+
+def test_the_advice_on_modules_works() -> None:
+    module = torch.nn.Linear(2, 2, dtype=torch.float64)
+    model = ndereg.port(module, to="numpy")
+    expected = bench_of("torch").solve(module, (0.0, 1.0), ONES).ys.detach()
+    found = bench_of("reference").face.solve(model, (0.0, 1.0), ONES, model.params).ys
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 # Gradients
 
 

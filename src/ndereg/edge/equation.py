@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
@@ -65,6 +67,26 @@ def split(backend: Backend, field: Any) -> tuple[Any, Equation | None]:
     return (field.drift if isinstance(field, SDE) else field.grad_potential), field
 
 
+def refuse_foreign_module(backend: Backend, function: Any, what: str) -> None:
+    """Refuse a ``torch.nn.Module`` where the backend does not call modules.
+
+    Raises
+    ------
+    TypeError
+        Saying how to take its weights over.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or isinstance(function, FunctionType) or hasattr(backend, "adapted"):
+        return
+    if isinstance(function, torch.nn.Module):
+        to, arrays = ("jax", "JAX") if backend.name == "jax" else ("numpy", "NumPy")
+        raise TypeError(
+            f"expected a function f(t, y, args) of {arrays} arrays as {what}, received the "
+            f"torch.nn.Module {type(function).__name__}; try model = ndereg.port(module, "
+            f"to={to!r}), then solve(model, t_span, y0, model.params), or ndereg.torch"
+        )
+
+
 def refuse_integrands(
     integrands: Iterable[Integrand], method: Tableau | StochasticMethod, adjoint: Adjoint
 ) -> None:
@@ -114,6 +136,8 @@ def outline(
     """
     if equation is None:
         return None
+    if isinstance(equation, SDE):
+        refuse_foreign_module(backend, equation.diffusion, "the diffusion")
     if isinstance(equation, UnderdampedLangevin):
         part = _position(equation, layout)
         return Outline(part, Noise("langevin", "ito", "diagonal"), part.entries, part)

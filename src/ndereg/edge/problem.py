@@ -13,7 +13,7 @@ from ndereg.backends.pairs import paired
 from ndereg.backends.steering import steered
 from ndereg.catalogue.serving import DEFAULT_METHOD, DefaultMethod, default_method
 from ndereg.edge.arrays import flat_args, flat_state, refuse_compiled
-from ndereg.edge.equation import driven, outline, split
+from ndereg.edge.equation import driven, outline, refuse_foreign_module, split
 from ndereg.edge.options import Settled, settled
 from ndereg.edge.path import plain_key
 from ndereg.edge.scalars import most_steps, size_of_first_step, tolerances
@@ -59,6 +59,7 @@ def prepare(
     field, equation = split(backend, field if flow is None else flow.field)
     refuse_no_field(field, "field")
     field, args = resolve(field, args)
+    refuse_foreign_module(backend, field, "the field")
     layout, flat = flat_state(backend, y0, batch)
     leaves, args_structure = flat_args(backend, args, layout.real_dtype)
     found = outline(backend, equation, layout, flat, leaves, args_structure)
