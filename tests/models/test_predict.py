@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from ndereg.models import MLP, Affine, Model, NeuralODE
+from ndereg.cli import app
+from ndereg.models import MLP, Affine, Entrywise, Model, NeuralODE, NeuralSDE, Sequential
 from ndereg.models.files import load, save
 from ndereg.models.importing.builder import PortError
 from ndereg.models.port import port
@@ -96,6 +98,44 @@ def test_a_field_is_no_prediction(places):
         ValueError, match="expected a saved NeuralODE or NeuralSDE, received a field"
     ):
         run(Model.init(MLP((3, 3)), 0), X)
+
+
+@pytest.mark.parametrize(
+    ("layer", "wide"),
+    [
+        (LAYER, 3),
+        (NeuralODE(MLP((3, 4, 3)), augmentation=1), 2),
+        (NeuralODE(MLP((3, 4, 3)), encoder=Sequential((Affine(5, 3), MLP((3, 3))))), 5),
+        (NeuralSDE(MLP((3, 4, 3)), Entrywise(3, 2)), 3),
+    ],
+)
+def test_inputs_of_another_shape(layer, wide):
+    model = Model.init(layer, 0)
+    for shape in ((7, wide + 1), (wide,), (7, 1)):
+        with pytest.raises(ValueError) as caught:
+            run(model, np.ones(shape))
+        expected = f"expected inputs of shape (N, {wide}), which this model takes, received shape "
+        assert str(caught.value).startswith(f"{expected}{shape}; try ")
+
+
+def test_inputs_of_a_shape_that_the_description_does_not_say():
+    model = Model.init(NeuralODE(Entrywise(3, 2), method="bosh3"), 0)
+    with pytest.raises(
+        ValueError, match=r"received shape \(7, 4\), with which it fails \(mul: shapes"
+    ):
+        run(model, np.ones((7, 4)))
+
+
+@pytest.mark.parametrize("absent", ["model", "data"])
+def test_files_that_are_not_there(places, absent):
+    _, path, data = places
+    given = {"model": path, "data": data}
+    wanted = given[absent]
+    for wrong, why in ((wanted.with_name("no"), "does not exist"), (wanted.parent, "is a folder")):
+        found = CliRunner().invoke(app, ["predict", *map(str, (given | {absent: wrong}).values())])
+        assert found.exit_code == 2
+        assert f"received {wrong}, which {why}; try {wanted}\n" in found.stderr
+        assert found.stderr.startswith("Error: expected ")
 
 
 def test_inputs_are_checked(tmp_path):

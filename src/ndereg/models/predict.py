@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from ndereg.models.atomic import write_bytes
+from ndereg.models.dense import Affine, Sequential
 from ndereg.models.files import load
+from ndereg.models.layer import Layer
+from ndereg.models.mlp import MLP
 from ndereg.models.model import Model
 from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.neural_sde import NeuralSDE
@@ -85,6 +88,12 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"expected a batch size >= 1, received {batch_size}; try 512")
     inputs = np.ascontiguousarray(inputs, dtype)
+    width = _width(layer)
+    if width is not None and (inputs.ndim < 2 or inputs.shape[-1] != width):
+        raise ValueError(
+            f"expected inputs of shape (N, {width}), which this model takes, received shape "
+            f"{inputs.shape}; try one row an input, with the {width} numbers it was trained on"
+        )
     size = len(inputs) if batch_size is None else min(batch_size, len(inputs))
 
     def solved(first: int, count: int) -> tuple[Any, Solution]:
@@ -95,7 +104,14 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
 
     # once before the clock runs, for every batch shape that occurs
     for count in {size, len(inputs) % size or size}:
-        solved(0, count)
+        try:
+            solved(0, count)
+        except ValueError as error:
+            raise ValueError(
+                f"expected inputs of a shape that this model takes, received shape {inputs.shape}, "
+                f"with which it fails ({str(error).splitlines()[0]}); try the shape that it was "
+                "trained on"
+            ) from error
     start = time.perf_counter()
     outputs, nfev = [], 0
     for first in range(0, len(inputs), size):
@@ -106,6 +122,21 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
     return Prediction(np.concatenate(outputs), nfev, seconds)
 
 
+def _width(layer: Layer) -> int | None:
+    """Return how many numbers an input has, where the description says so."""
+    if isinstance(layer, NeuralODE | NeuralSDE):
+        if layer.encoder is not None:
+            return _width(layer.encoder)
+        state = _width(layer.field if isinstance(layer, NeuralODE) else layer.drift)
+        augmented = layer.augmentation if isinstance(layer, NeuralODE) else 0
+        return None if state is None else state - augmented
+    if isinstance(layer, Sequential):
+        return _width(layer.layers[0])
+    if isinstance(layer, MLP):
+        return layer.widths[0]
+    return layer.inputs if isinstance(layer, Affine) else None
+
+
 def read_inputs(path: Path) -> np.ndarray:
     """Return the inputs in an ``.npz`` file: its array ``x``, or its only array.
 
@@ -114,6 +145,7 @@ def read_inputs(path: Path) -> np.ndarray:
     ValueError
         If it is no such file, or holds something that is not an array of numbers.
     """
+    _refuse_absent(path, ".npz", "inputs, an .npz file with an array x, of shape (N, ...)")
     try:
         data = np.load(path, allow_pickle=False)
         if isinstance(data, np.ndarray):
@@ -158,10 +190,24 @@ def predict(
     ValueError
         If a file is not what it should be.
     """
+    _refuse_absent(model, ".safetensors", "a model that ndereg.save wrote")
     found = run(load(model), read_inputs(data), batch_size)
     target = out or data.with_suffix(".prediction.npz")
     write_bytes(target, _npz(prediction=found.output, nfev=np.asarray(found.nfev)))
     return found, target
+
+
+def _refuse_absent(path: Path, suffix: str, what: str) -> None:
+    """Refuse a path where there is no file, with those that may be meant."""
+    if path.is_file():
+        return
+    folder = path if path.is_dir() else path.parent
+    near = sorted([*folder.glob(f"*{suffix}"), *folder.glob(f"models/*{suffix}")])
+    raise ValueError(
+        f"expected {what}, received {path}, "
+        + ("which is a folder; try " if path.is_dir() else "which does not exist; try ")
+        + (", ".join(map(str, near[:3])) or f"the path of a {suffix} file")
+    )
 
 
 def _npz(**arrays: np.ndarray) -> bytes:
