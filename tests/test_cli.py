@@ -1,5 +1,6 @@
 """The command line."""
 
+import dataclasses
 import json
 import random
 import signal
@@ -9,10 +10,12 @@ import time
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import ndereg
 from ndereg.cli import app
+from ndereg.experiments.study import StudySettings
 from ndereg.models.parameters import flatten
 
 SMALL = ["--hidden", "8", "--batch-size", "64"]
@@ -43,6 +46,27 @@ def test_help_names_every_option(command):
         assert option in result.stdout
     for choice in ("opening-the-blackbox", "steer+error", "nfe:TARGET", "physionet:"):
         assert choice in result.stdout
+
+
+def test_help_keeps_apart_what_a_study_refuses():
+    """Every option that is not in a group of its own can be chosen for a study, and no other."""
+    command = typer.main.get_command(app).commands["compare"]
+    general = {"recipe", "preset", "seed", "others", "out", "resume", "quiet"}
+    names = {each.name for each in dataclasses.fields(StudySettings)} - {"rows"} | {"regularizers"}
+    for parameter in command.params:
+        grouped = (getattr(parameter, "rich_help_panel", None) or "").startswith("Options of a tr")
+        assert grouped == (parameter.name not in names | general), parameter.name
+    shown = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"}).stdout
+    first, *rest = shown.partition("Options of a training")
+    assert "--paths" in first and "--seeds" in first
+    assert "--epochs" not in first and "--epochs" in "".join(rest)
+
+
+def test_training_takes_one_regularizer():
+    result = call("train", "digits", "--regularizer", "error,none", "--quiet")
+    assert result.exit_code == 2
+    assert "expected one regularizer to train with, received error,none" in result.stderr
+    assert "try ndereg compare digits --regularizers error,none" in result.stderr
 
 
 def test_compare_prints_the_table_and_leaves_the_report(tmp_path):

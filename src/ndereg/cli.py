@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,50 +34,53 @@ RecipeName = Annotated[
     str,
     typer.Argument(metavar="RECIPE", help="Which experiment: digits, ffjord, mnist, ..."),
 ]
+_training = partial(typer.Option, rich_help_panel="Options of a training")
+_of_one_recipe = partial(typer.Option, rich_help_panel="Options of a training by one recipe")
+
 Regularizers = Annotated[
     str | None,
     typer.Option("--regularizers", "--rows", help="Rows, comma-separated, of those below."),
 ]
 Regularizer = Annotated[str, typer.Option(help="The row to train, of those below.")]
 Backend = Annotated[str | None, typer.Option(help="numpy (default), torch or jax.")]
-Device = Annotated[str | None, typer.Option(help="cpu (default) or, with torch and jax, cuda.")]
+Device = Annotated[str | None, _training(help="cpu (default) or, with torch and jax, cuda.")]
 Preset = Annotated[str, typer.Option(help="Named settings of the recipe; see below.")]
-Method = Annotated[str | None, typer.Option(help="Runge-Kutta method, such as tsit5.")]
-Rtol = Annotated[float | None, typer.Option(help="Relative tolerance.")]
-Atol = Annotated[float | None, typer.Option(help="Absolute tolerance.")]
-Tol = Annotated[float | None, typer.Option(help="Both tolerances.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+Method = Annotated[str | None, _training(help="Runge-Kutta method, such as tsit5.")]
+Rtol = Annotated[float | None, _training(help="Relative tolerance.")]
+Atol = Annotated[float | None, _training(help="Absolute tolerance.")]
+Tol = Annotated[float | None, _training(help="Both tolerances.")]
+Epochs = Annotated[int | None, _training(help="Passes over the training data.")]
 Steps = Annotated[
-    int | None, typer.Option(help="Optimizer steps, instead of epochs, to the nearest epoch.")
+    int | None, _training(help="Optimizer steps, instead of epochs, to the nearest epoch.")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Samples a step.")]
-Hidden = Annotated[int | None, typer.Option(help="Width of the field's hidden layer.")]
-Optimizer = Annotated[str | None, typer.Option(help="adam, adabelief, adadelta, adamax, momentum.")]
-LearningRate = Annotated[float | None, typer.Option(help="Of the optimizer.")]
+BatchSize = Annotated[int | None, _training(help="Samples a step.")]
+Hidden = Annotated[int | None, _training(help="Width of the field's hidden layer.")]
+Optimizer = Annotated[str | None, _training(help="adam, adabelief, adadelta, adamax, momentum.")]
+LearningRate = Annotated[float | None, _training(help="Of the optimizer.")]
 LearningRateDecay = Annotated[
-    float | None, typer.Option(help="Inverse decay of the learning rate a step.")
+    float | None, _training(help="Inverse decay of the learning rate a step.")
 ]
 Data = Annotated[
-    str | None, typer.Option(help="Where the recipe's data are; each recipe says what it reads.")
+    str | None, _of_one_recipe(help="Where the recipe's data are; each recipe says what it reads.")
 ]
 Times = Annotated[
-    str | None, typer.Option(help="Times of physionet: hourly (default), two-hourly or exact.")
+    str | None, _of_one_recipe(help="Times of physionet: hourly (default), two-hourly or exact.")
 ]
 Density = Annotated[
-    str | None, typer.Option(help="What ffjord fits: pinwheel (default), moons, cancer, ...")
+    str | None, _of_one_recipe(help="What ffjord fits: pinwheel (default), moons, cancer, ...")
 ]
 Divergence = Annotated[
-    str | None, typer.Option(help="Of ffjord in training: exact (default) or hutchinson.")
+    str | None, _of_one_recipe(help="Of ffjord in training: exact (default) or hutchinson.")
 ]
 Paths = Annotated[
     int | None,
     typer.Option(help="Simulated: by spiral-sde a step, by mnist-sde a prediction, by studies."),
 ]
-Tested = Annotated[int | None, typer.Option(help="Test images that mnist-sde predicts.")]
-EvaluateEvery = Annotated[int | None, typer.Option(help="Epochs from test to test.")]
+Tested = Annotated[int | None, _of_one_recipe(help="Test images that mnist-sde predicts.")]
+EvaluateEvery = Annotated[int | None, _training(help="Epochs from test to test.")]
 Weight = Annotated[
     list[str] | None,
-    typer.Option(
+    _training(
         help="Weight of a regularizer: NAME=VALUE, NAME=START:END, or NAME=nfe:TARGET, which "
         "adapts it until a prediction takes TARGET evaluations; repeatable."
     ),
@@ -89,12 +93,12 @@ Others = Annotated[
     ),
 ]
 Schedule = Annotated[
-    str | None, typer.Option(help="From START to END: exponential (default) or inverse.")
+    str | None, _training(help="From START to END: exponential (default) or inverse.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Of the model and the batches (default 0).")]
 Seeds = Annotated[int | None, typer.Option(help="Train this many seeds, from --seed upwards.")]
 Threads = Annotated[
-    int | None, typer.Option(help="Threads of matrix products on the CPU (default 1).")
+    int | None, _training(help="Threads of matrix products on the CPU (default 1).")
 ]
 Out = Annotated[Path | None, typer.Option(help="Output folder; new under runs/ by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what is in --out.")]
@@ -149,7 +153,7 @@ def compare(
 ) -> None:
     """Train one model with several regularizers and compare what its predictions cost.
 
-    Of a study, compute its rows.
+    Of a study (cir, langevin), compute its rows: it has none of the options of a training.
     """
     options = dict(locals())
     from ndereg.experiments import STUDIES
@@ -157,7 +161,7 @@ def compare(
     names = options.pop("regularizers")
     rows = "rows" if recipe in STUDIES else "regularizers"
     if names is not None:
-        options[rows] = tuple(name.strip() for name in names.split(","))
+        options[rows] = _names(names)
     _session("compare", options)
 
 
@@ -198,7 +202,7 @@ def train(
 ) -> None:
     """Train a model with one regularizer."""
     options = dict(locals())
-    options["regularizers"] = (options.pop("regularizer"),)
+    options["regularizers"] = _names(options.pop("regularizer"))
     _session("train", options)
 
 
@@ -251,7 +255,7 @@ def _session(command: str, options: dict[str, Any]) -> None:
     from rich.console import Console
 
     from ndereg.experiments import STUDIES, lookup
-    from ndereg.experiments.display import results_table
+    from ndereg.experiments.display import print_results
     from ndereg.experiments.session import Session
     from ndereg.experiments.study_session import StudySession
     from ndereg.experiments.training import Interrupted
@@ -263,6 +267,7 @@ def _session(command: str, options: dict[str, Any]) -> None:
     try:
         if command == "train":
             lookup(recipe)
+            _refuse_several(recipe, options["regularizers"])
         kind = StudySession if recipe in STUDIES else Session
         chosen = _settings(recipe, options)
         if resume:
@@ -287,7 +292,7 @@ def _session(command: str, options: dict[str, Any]) -> None:
     except RuntimeError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
-    console.print(results_table(session.recipe, results))
+    print_results(console, session.recipe, results)
     console.print(f"Report: {session.folder.report}", soft_wrap=True, highlight=False)
 
 
@@ -330,6 +335,19 @@ def _settings(recipe: str, options: dict[str, Any]) -> dict[str, Any]:
     kind = experiment(recipe).settings_type
     chosen |= dict(parse_setting(kind, text) for text in chosen.pop("others", ()))
     return chosen
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _refuse_several(recipe: str, regularizers: tuple[str, ...]) -> None:
+    if len(regularizers) > 1:
+        several = ",".join(regularizers)
+        raise ValueError(
+            f"expected one regularizer to train with, received {several}; try ndereg compare "
+            f"{recipe} --regularizers {several}, which takes several, or one with '+' in its name"
+        )
 
 
 def _weight(text: str) -> tuple[str, str]:

@@ -62,7 +62,7 @@ def _write_report(
     from rich.console import Console
 
     from ndereg.experiments.collection import collect
-    from ndereg.experiments.display import results_table
+    from ndereg.experiments.display import print_results
     from ndereg.experiments.report import write_report
     from ndereg.experiments.results_page import write_results
 
@@ -76,7 +76,7 @@ def _write_report(
         raise ValueError("expected --json FILE with --note and --title, which are written there")
     collection = collect(folders)
     console = Console()
-    console.print(results_table(collection.recipe, collection.results))
+    print_results(console, collection.recipe, collection.results)
     page = write_report(collection, out or folders[0])
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
     if json_file is not None:

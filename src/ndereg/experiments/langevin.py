@@ -169,14 +169,16 @@ class Langevin(Study):
             },
         ),
     )  # fmt: skip
-    legend = (
-        "Gradients of the potential, those of the warm-up included, per sample and per effective "
-        "one of the entry that has fewest, and their share. Errors of mean and "
-        "covariance are absolute, means over the entries, in which the first weighs as much as the "
-        "others together; for the covariance the entries are divided by their deviations. Chains "
-        "whose step size became smaller than the path resolves have failed: their gradients "
-        "count, their samples do not."
-    )
+    legend: ClassVar = {
+        "gradients": "of the potential, a sample, those of the warm-up included",
+        "per effective": "the same, an effective sample of the entry that has fewest",
+        "ESS share": "effective samples of that entry, a sample",
+        "mean error, cov. error": "absolute errors of mean and covariance, means over the entries, "
+        "in which the first weighs as much as the others together; for the covariance the entries "
+        "are divided by their deviations",
+        "failed": "chains whose step size became smaller than the path resolves; their gradients "
+        "count, their samples do not",
+    }
     heading = "The funnel"
     caption = "First against second entry of every row's samples, first seed, at most 2,000."
 

@@ -142,9 +142,10 @@ def _studied(collection: Collection) -> Content:
     compared = [(paper.citation, study.beside(outcomes, paper)) for paper in study.papers]
     rows = dict.fromkeys(outcome.row for outcome in outcomes)
     meanings = "; ".join(f"{row}: {study.rows[row]}" for row in rows)
+    legend = " ".join(study.meanings())
     return Content(
         table=study.table(outcomes),
-        legend=f"{html.escape(study.legend)}</p>\n<p>{html.escape(meanings)}.",
+        legend=f"{html.escape(legend)}</p>\n<p>{html.escape(meanings)}.",
         plots=(
             Plot("study", html.escape(study.heading), html.escape(study.caption),
                  html.escape(study.heading), study.figure(outcomes)),

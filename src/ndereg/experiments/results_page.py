@@ -160,7 +160,7 @@ def _about(content: Mapping[str, Any]) -> list[str]:
 def _tables(content: Mapping[str, Any]) -> list[str]:
     recipe, runs = experiment(content["recipe"]), _runs(content)
     if isinstance(recipe, Study):
-        lines = [*_markdown(*recipe.table(runs)), recipe.legend, ""]
+        lines = [*_markdown(*recipe.table(runs)), " ".join(recipe.meanings()), ""]
         for each in recipe.papers:
             if (table := recipe.beside(runs, each)) is not None:
                 lines += [f"Beside {each.citation}:", "", *_markdown(*table)]

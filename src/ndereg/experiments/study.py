@@ -129,8 +129,8 @@ class Study(ABC):
     columns: ClassVar[Sequence[Column]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     papers: ClassVar[Sequence[PublishedRows]] = ()
-    legend: ClassVar[str]
-    """What the columns mean, beneath the table."""
+    legend: ClassVar[Mapping[str, str]]
+    """What the columns mean, by their titles; of several at once, with commas between them."""
     heading: ClassVar[str]
     caption: ClassVar[str]
     """Of the plot."""
@@ -156,6 +156,11 @@ class Study(ABC):
         refuse_unknown("rows", settings.rows, self.rows)
         refuse_repeated("rows", settings.rows)
         return settings
+
+    def meanings(self) -> list[str]:
+        """Return a sentence for every column, as it stands beneath the table."""
+        legend = {**self.legend, "time": "of computing the row, compilation included"}
+        return [f"{titles}: {meaning}." for titles, meaning in legend.items()]
 
     def absent(self, row: str) -> str | None:
         """Return why a row is left out here, such as a package that is not installed; or None."""
