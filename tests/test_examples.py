@@ -3,14 +3,18 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import ndereg
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TORCH_OF_ITSELF = "ignore:`torch.jit.script"  # PyTorch warns of its own compiler
+PLACE = re.compile(r"^<!-- ndereg: (\w+) -->$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -30,12 +34,25 @@ def test_there_are_examples():
     assert EXAMPLES
 
 
-def test_the_table_of_methods_in_the_readme_is_the_catalogue():
-    script = "import sys; sys.path.insert(0, 'docs'); import hooks; print(hooks.methods())"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.strip() in (ROOT / "README.md").read_text()
+def test_pages_show_what_the_library_prints():
+    """Tables of methods, controllers and statuses, and programs: python docs/printed.py."""
+    script = [sys.executable, str(ROOT / "docs" / "printed.py"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert not done.stdout, f"not as python docs/printed.py writes them: {done.stdout.split()}"
+    places = [place for page in PAGES for place in PLACE.findall(page.read_text())]
+    assert len(set(places)) == 10
+    table = (ROOT / "docs" / "stochastic.md").read_text()
+    assert all(f"| `{name}` |" in table for name in ndereg.names("sde"))
+
+
+def test_the_readme_lists_what_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "README.md").read_text()
+    install = text[text.index("## Install") : text.index("## Use")]
+    offered = {extra for line in re.findall(r"'\.\[(.*)\]'", install) for extra in line.split(",")}
+    assert offered == set(project["optional-dependencies"])
+    for dependency in project["dependencies"]:
+        assert re.match(r"[\w-]+", dependency)[0] in install.lower(), dependency
 
 
 @pytest.mark.slow

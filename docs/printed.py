@@ -1,16 +1,21 @@
-"""Text that is printed by the library itself, put into the pages when they are built.
+"""Write what the library prints itself into the pages, between two comments.
 
-A page names it in a comment of its own line, ``<!-- ndereg: NAME -->``.
+``python docs/printed.py`` writes every page; ``--check`` says which are not as it would write them.
+A page names what stands there: ``<!-- ndereg: NAME -->`` before it, ``<!-- ndereg -->`` after it.
 """
 
 import re
+import sys
+from pathlib import Path
 
 import ndereg
 from ndereg.backends.registry import backend_names
 from ndereg.spec.status import Status
 from ndereg.spec.stochastic import Noise
 
-PLACE = re.compile(r"^<!-- ndereg: (\w+) -->$", re.MULTILINE)
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PLACE = re.compile(r"^<!-- ndereg: (\w+) -->\n.*?^<!-- ndereg -->$", re.MULTILINE | re.DOTALL)
 
 
 def methods():
@@ -101,6 +106,27 @@ PRINTED = {
 }
 
 
-def on_page_markdown(markdown, **_):
-    """Fill the places; a name that nobody prints breaks the build."""
-    return PLACE.sub(lambda place: PRINTED[place.group(1)](), markdown)
+def filled(text):
+    """Return a page with its places filled."""
+
+    def place(found):
+        name = found.group(1)
+        return f"<!-- ndereg: {name} -->\n\n{PRINTED[name]()}\n\n<!-- ndereg -->"
+
+    return PLACE.sub(place, text)
+
+
+def main():
+    """Fill the pages, or say which are not."""
+    check = sys.argv[1:] == ["--check"]
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            print(page.relative_to(ROOT))
+            if not check:
+                page.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
