@@ -206,19 +206,21 @@ def test_rejected_steps_do_not_bias_the_law(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_output_times_have_the_law_of_the_solution() -> None:
-    """Between the steps of Ornstein-Uhlenbeck, variances are those of the process."""
+    """At the end and between the steps of Ornstein-Uhlenbeck: means and variances of the process.
+
+    At a tolerance whose error is less than so many paths show.
+    """
     sde = ndereg.SDE(relaxing, steady, "additive")
     times = np.array([0.3, 0.77, 1.0])
-    y0 = np.zeros((20_000, 1))
     sol = Solver("numba").solve(
-        sde, y0, None, span=SPAN, key=2, method="shark", batch="independent", t_eval=times,
-        rtol=3e-2, atol=3e-2, first_step=0.5,
+        sde, np.zeros((COUNT, 1)), None, span=SPAN, key=2, method="shark", batch="independent",
+        t_eval=times, rtol=1e-2, atol=1e-2, first_step=0.5,
     )  # fmt: skip
-    assert np.mean(sol.stats.nreject > 0) > 0.1
+    assert np.mean(sol.stats.nreject > 0) > 0.9
     wanted = 0.64 * (1.0 - np.exp(-2.0 * times)) / 2.0
-    found = np.var(np.asarray(sol.ys)[..., 0], axis=0)
-    assert np.all(np.abs(found / wanted - 1.0) < 4.0 * math.sqrt(2.0 / 20_000))
-    assert np.all(np.abs(np.mean(np.asarray(sol.ys)[..., 0], axis=0)) < 4.0 * np.sqrt(wanted / 2e4))
+    found = np.asarray(sol.ys)[..., 0]
+    assert np.all(np.abs(np.var(found, axis=0) / wanted - 1.0) < 4.0 * math.sqrt(2.0 / COUNT))
+    assert np.all(np.abs(np.mean(found, axis=0)) < 4.0 * np.sqrt(wanted / COUNT))
 
 
 def relaxing(t: Any, y: Any, args: Any) -> Any:

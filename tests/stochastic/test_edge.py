@@ -17,7 +17,19 @@ import ndereg.torch
 from ndereg import ops
 from ndereg.spec.stochastic import StochasticTableau, Weights, check
 
-from .problems import ARGS, DIFFUSIONS, SPAN, Y0, Solver, close, drift, entrywise, equation, matrix
+from .problems import (
+    ARGS,
+    DIFFUSIONS,
+    SPAN,
+    TIMES,
+    Y0,
+    Solver,
+    close,
+    drift,
+    entrywise,
+    equation,
+    matrix,
+)
 
 STEP = ndereg.ConstantStep(0.3)
 
@@ -38,10 +50,15 @@ def test_the_catalogue_is_consistent() -> None:
 
 def test_without_noise_it_is_the_ordinary_equation() -> None:
     reference = Solver("reference")
-    for method in ("tsit5", "dopri8"):
-        plain = reference.solve(drift, method=method)
-        sde = reference.solve(nde.SDE(drift, None), method=method)
+    for name in ndereg.names():
+        adaptive = ndereg.lookup(name).adaptive
+        options: dict[str, Any] = {
+            "method": name, "rtol": 1e-2, "atol": 1e-2, "record": True, "t_eval": TIMES,
+            "controller": None if adaptive else STEP,
+        }  # fmt: skip
+        plain, sde = (reference.solve(f, **options) for f in (drift, nde.SDE(drift, None)))
         assert np.array_equal(plain.ys, sde.ys) and plain.stats == sde.stats
+        assert np.array_equal(plain.steps.h, sde.steps.h)
     zero = nde.SDE(lambda t, y, args: -y, lambda t, y, args: 0.0 * y)
     sol = nde.solve(zero, (0.0, 1.0), np.ones(1), method="lamba_em", rtol=1e-2, atol=1e-2, key=0)
     assert abs(sol.ys[0] - np.exp(-1.0)) < 5e-2
@@ -51,7 +68,10 @@ def test_without_noise_it_is_the_ordinary_equation() -> None:
     ("change", "message"),
     [
         ({"key": None}, "expected a key"),
-        ({"method": "tsit5"}, "expected a method for diagonal noise .*sosri"),
+        (
+            {"method": "tsit5"},
+            r"expected a method for diagonal noise .*sosri.*'tsit5' .*SDE\(drift, None\)",
+        ),
         ({"method": "stochastic_heun"}, "Ito, received 'stochastic_heun'.*noise='additive'"),
         ({"method": "sra1"}, "expected a method for diagonal noise"),
         ({"adjoint": "backsolve"}, "expected an equation of Stratonovich for adjoint='backsolve'"),
@@ -136,6 +156,34 @@ def test_a_path_that_is_too_coarse_says_so() -> None:
     """Tolerances of ordinary equations, which no path of 2^16 cells serves."""
     with pytest.raises(nde.SolveError, match=r"Brownian path resolves steps of 1\.53e-05"):
         nde.solve(nde.SDE(drift, entrywise), SPAN, Y0, ARGS, key=0)
+
+
+def test_steps_of_one_size_below_what_the_path_resolves_are_refused() -> None:
+    """Two in one cell would not be independent; a path that they have for themselves has no cells.
+
+    Halved steps are two of the path's.
+    """
+    options: dict[str, Any] = {"method": "euler_maruyama", "batch": "independent"}
+    sde, y0 = nde.SDE(drift, entrywise), np.ones((1, 1))
+    tree = ndereg.BrownianTree(0, 0.0, 1.0, (1,), 0.1)
+    reference = Solver("reference")
+    for size in (2.0**-4, 0.0625000001, 0.07):
+        reference.solve(sde, y0, key=tree, controller=ndereg.ConstantStep(size), **options)
+    fine = ndereg.ConstantStep(2.0**-5)
+    with pytest.raises(ValueError, match=r"at least 0\.0625, .*ConstantStep\(0\.03125\); .*=0\.03"):
+        reference.solve(sde, y0, key=tree, controller=fine, **options)
+    reference.solve(sde, y0, span=(0.5, 0.53125), key=tree, controller=fine, **options)
+    reference.solve(sde, y0, key=0, controller=fine, **options)
+    finer = ndereg.ConstantStep(2.0**-17)
+    with pytest.raises(ValueError, match=r"at least 1\.5\d*e-05"):
+        reference.solve(sde, y0, key=0, controller=finer, t_eval=TIMES, **options)
+    dynamics = nde.UnderdampedLangevin(lambda t, x, args: x)
+    tree = ndereg.BrownianTree(0, 0.0, 1.0, (6,), 2.0**-4, areas="WHK")
+    options = {"method": "quicsort", "key": tree, "regularizer": ndereg.ErrorEstimate()}
+    with pytest.raises(ValueError, match=r"at least 0\.125, .*tolerance=0\.03"):
+        reference.solve(
+            dynamics, (Y0, Y0), None, controller=ndereg.ConstantStep(2.0**-4), **options
+        )
 
 
 def test_wrong_diffusions_are_refused() -> None:

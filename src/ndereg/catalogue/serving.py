@@ -136,6 +136,8 @@ def _refuse_unfit(method: Tableau | StochasticMethod, noise: Noise | None) -> No
         )
     elif isinstance(method, LangevinMethod):
         advice = f"; {method.name!r} solves an ndereg.UnderdampedLangevin"
+    elif not stochastic and noise.kind != "langevin":
+        advice = f"; {method.name!r} solves an ndereg.SDE(drift, None), which has no noise"
     else:
         advice = ""
     raise ValueError(

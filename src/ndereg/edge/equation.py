@@ -23,7 +23,7 @@ from ndereg.backends.base import (
 )
 from ndereg.backends.bound import BoundField
 from ndereg.backends.brownian import Entries
-from ndereg.edge.path import path_of_solve, smallest_step
+from ndereg.edge.path import path_of_solve, refuse_unresolved, smallest_step
 from ndereg.field import is_compiled
 from ndereg.langevin import UnderdampedLangevin
 from ndereg.sde import SDE
@@ -239,7 +239,7 @@ def driven(
     ------
     TypeError, ValueError
         If there is no key, a tree that does not fit the solve, a diffusion that does not fit its
-        noise, or a smallest step that the path does not resolve.
+        noise, or steps that the path does not resolve.
     """
     diffusion = _diffusion(with_paths(backend), problem, equation, found, key)
     if found.noise.kind == "additive":
@@ -247,6 +247,8 @@ def driven(
     parameters = problem.parameters
     if problem.spec.adaptive:
         parameters = smallest_step(parameters, diffusion.path)
+    else:
+        refuse_unresolved(backend, problem.dt, (problem.t0, problem.t1), diffusion.path)
     return replace(problem, diffusion=diffusion, parameters=parameters)
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from ndereg.backends.base import Path, StochasticBackend
+from ndereg.backends.base import Backend, Path, StochasticBackend
 from ndereg.backends.brownian import Entries
 from ndereg.backends.draws import key_words
 from ndereg.brownian import BrownianTree
@@ -17,8 +17,8 @@ from ndereg.spec.controller import CONTROL_PARAMETERS
 
 DEPTH = 16
 """Halvings of the span down to the tolerance of a path that the solve makes for itself."""
-
-
+ROUNDING = 1e-9
+"""By which a step may be smaller than a cell, relatively."""
 _DT_MIN = CONTROL_PARAMETERS.index("dt_min")
 
 
@@ -114,3 +114,25 @@ def smallest_step(parameters: tuple[float, ...], path: Path) -> tuple[float, ...
     if given:
         return parameters
     return (*parameters[:_DT_MIN], resolved, *parameters[_DT_MIN + 1 :])
+
+
+def refuse_unresolved(backend: Backend, dt: float, span: tuple[Any, Any], path: Path) -> None:
+    """Refuse steps of one size of which two begin in one cell of the path: they share its noise.
+
+    Raises
+    ------
+    ValueError
+        If the increments of the steps are those of the path, and it has larger cells.
+    """
+    resolved = path.smallest
+    if path.direct or not isinstance(resolved, float):  # else only known when compiled
+        return
+    t0, t1 = (backend.concrete(time) for time in span)
+    length = math.inf if t0 is None or t1 is None else abs(float(t1) - float(t0))
+    alone = dt * (1.0 + ROUNDING) >= length
+    if dt < resolved * (1.0 - ROUNDING) and not alone:
+        raise ValueError(
+            f"expected steps of at least {resolved}, what the Brownian path resolves, received "
+            f"ConstantStep({dt}); try larger steps, or an ndereg.BrownianTree with "
+            f"tolerance={dt / path.cells}"
+        )
