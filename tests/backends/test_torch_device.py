@@ -159,11 +159,11 @@ def a_step(**options):
 
 def test_operations_of_a_step():
     # Tsit5: 6 times, 21 terms of stages and solution, and whether the new state is finite
-    assert a_step() == 6 + 21 + 4
+    assert a_step() == 6 + 21 + 2
     # the error: 7 terms, 3 for the scale, 6 for the norm and its use; read where it arises
     penalty = nde.ErrorEstimate()
     assert a_step(regularizer=penalty) <= a_step() + 7 + 12
-    assert a_step(method="dopri5") == 6 + 20 + 4
+    assert a_step(method="dopri5") == 6 + 20 + 2
     assert a_step(batch="independent") <= 110
 
 

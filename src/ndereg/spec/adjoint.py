@@ -16,7 +16,7 @@ class Discrete:
     segments of at most ``checkpoints`` states, and the stages of every step. Up to
     ``checkpoints`` accepted steps nothing but the stages is recomputed. Memory is proportional to
     ``checkpoints`` states, whatever the number of steps; a backend may keep the linearizations of
-    the stages of at most ``checkpoints`` steps too, within bounds of its own.
+    the stages of some steps too, within bounds of its own that do not grow with their number.
 
     Raises
     ------

@@ -30,9 +30,22 @@ class StepNoise:
         dtype = "float64" if self._coupling == "scalar" else problem.layout.real_dtype
         backend = self._backend = problem.diffusion.backend
         self._path = backend.brownian(path.areas, path.words, path.grid, dtype, problem.y0)
+        self._latest: tuple[Any, Any, int, dict[str, Any]] | None = None
 
     def __call__(self, t: Any, h: Any, step: int) -> dict[str, Any]:
-        """Return the increments over ``[t, t + h]``, of the step of number ``step``, by name."""
+        """Return the increments over ``[t, t + h]``, of the step of number ``step``, by name.
+
+        They are not drawn again where they are asked for once more: of a step that is undone, and
+        then transposed.
+        """
+        latest = self._latest
+        if latest is not None and latest[0] is t and latest[1] is h and latest[2] == step:
+            return latest[3]
+        found = self._drawn(t, h, step)
+        self._latest = (t, h, step, found)
+        return found
+
+    def _drawn(self, t: Any, h: Any, step: int) -> dict[str, Any]:
         if not self._joint:
             # samples that ended, or never began, may have no step size to speak of
             h = self._machine.select(h - h == 0.0, h, 0.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ndereg.backends.host.loop import Row, Tape
 from ndereg.backends.host.machine import HostMachine, is_joint
+from ndereg.backends.host.noise import medium
 from ndereg.backends.host.outputs import shorter_step
 from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Undone
@@ -34,6 +35,7 @@ def pull_back(
     constants: dict[str, Any] = {
         "rtol": machine.constant(problem.rtol),
         "atol": machine.constant(problem.atol),
+        **medium(machine),
     }
     seeds = {
         **{f"weight{i}": weight for i, weight in enumerate(problem.weights)},
@@ -52,16 +54,17 @@ def pull_back(
     for index, y in _states(runners, machine, tape):
         row = tape.rows[index]
         values = {**constants, "t": row.t, "h": row.h, "y": y, **_renamed(plan, carried)}
-        values |= machine.noise(row.t, row.h, index)
-        if plan.spec.terms:
-            values |= runners.seed(machine, {**seeds, "row": float(index)})
-        y_bar, inner, direct = _take_emissions(runners, machine, row, y, ys_bar, y_bar)
         programs, handed = runners, False
         if row.kept is not None and tape.keeping is not None:
             programs, values = tape.keeping.runners, values | row.kept
             handed = tape.keeping.plan.first_adjoint is not None
             if handed:
                 values["k_next_bar"] = machine.zeros() if k1_bar is None else k1_bar
+        else:
+            values |= machine.noise(row.t, row.h, index)
+        if plan.spec.terms:
+            values |= runners.seed(machine, {**seeds, "row": float(index)})
+        y_bar, inner, direct = _take_emissions(runners, machine, row, y, ys_bar, y_bar)
         adjoint = programs.adjoint_dense if inner else programs.adjoint
         out = adjoint(machine, {**values, **inner, "y1_bar": y_bar})
         y_bar = out["y_bar"] if direct is None else out["y_bar"] + direct

@@ -327,8 +327,9 @@ class NumbaBrownian:
         return self._filled(self._functions.path_steps, entries, steps, None)
 
     def _filled(self, function: Any, entries: Entries, pair: Any, dtype: Any) -> Increments:
-        first, second = np.broadcast_arrays(*(np.asarray(v, dtype).reshape(-1) for v in pair))
-        first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
+        first, second = (np.asarray(value, dtype).reshape(-1) for value in pair)
+        if first.shape != second.shape:
+            first, second = map(np.ascontiguousarray, np.broadcast_arrays(first, second))
         rows = len(first) if entries.shared else max(len(first), entries.samples)
         parts = [np.empty((rows, entries.width)) for _ in self.areas]
         parts += [np.empty((rows, 0))] * (3 - len(parts))

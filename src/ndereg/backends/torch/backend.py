@@ -27,7 +27,7 @@ from ndereg.langevin import UnderdampedLangevin
 from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
-from ndereg.plan.program import Evaluate
+from ndereg.plan.program import Evaluate, Slot
 from ndereg.sde import SDE
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 from ndereg.structure import LEAF
@@ -44,6 +44,8 @@ _NAMES = {
 KEPT_BYTES = 2**26
 """Room for what the forward pass of a gradient keeps of its steps; beyond it, the reverse pass
 makes them again."""
+KEPT_STEPS = 4
+"""For how many steps a checkpoint stands, at most, of which that is kept."""
 
 
 class TorchBackend:
@@ -295,10 +297,13 @@ class TorchSolver:
         """
         if self._kept is None or not field.kept_bytes or problem.layout.batch is not None:
             return None
-        maps = [i.field for i in self._kept.step.body if isinstance(i, Evaluate) and i.map]
+        maps = [i for i in self._kept.step.body if isinstance(i, Evaluate) and i.map]
         arrays = len(self._kept.slots) - 2 * len(maps)
-        room = sum(map(field.kept_bytes.__getitem__, maps)) + arrays * problem.y0.nbytes
-        rows = min(adjoint.checkpoints, int(KEPT_BYTES // max(room, 1)))
+        points: dict[Slot, set[str]] = {}
+        for evaluation in maps:
+            points.setdefault(evaluation.src, set()).add(evaluation.field)
+        room = arrays * problem.y0.nbytes + sum(map(field.room, points.values()))
+        rows = min(KEPT_STEPS * adjoint.checkpoints, int(KEPT_BYTES // max(room, 1)))
         return Keeping(self._kept, self._kept_runners, rows) if rows else None
 
     def _run(

@@ -125,23 +125,24 @@ class TorchBrownian:
 
     def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
-        found = self.tensors or self._compiled
+        if self.tensors is None:
+            return self._cast(self._compiled.increment(_plain(s), _plain(t), entries))
         with torch.no_grad():
-            return self._cast(found.increment(*map(self._plain, (s, t)), entries))
+            return self._cast(self.tensors.increment(s, t, entries))
 
     def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
-        found = self.tensors or self._compiled
+        if self.tensors is None:
+            return self._cast(self._compiled.direct(_plain(step), _plain(h), entries))
         with torch.no_grad():
-            return self._cast(found.direct(*map(self._plain, (step, h)), entries))
-
-    def _plain(self, value: Any) -> Any:
-        if self.tensors is None and isinstance(value, torch.Tensor):
-            return value.detach().numpy()
-        return value
+            return self._cast(self.tensors.direct(step, h, entries))
 
     def _cast(self, increments: Increments) -> Increments:
         return as_dtype(increments, lambda part: torch.as_tensor(part).to(self.dtype))
+
+
+def _plain(value: Any) -> Any:
+    return value.detach().numpy() if isinstance(value, torch.Tensor) else value
 
 
 class TensorPath:

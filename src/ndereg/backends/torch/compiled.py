@@ -103,15 +103,16 @@ class CompiledField(TorchField):
         """Evaluate; the linearization is the point, where the pullback evaluates once more."""
         return self.evaluate(t, y), (t, y)
 
-    def pullback(
-        self, linearization: Any, cotangent: torch.Tensor
-    ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
-        """Cotangents of y and of ``wrt``; None is zero."""
-        t, y = linearization
-        with torch.enable_grad():
-            point = y.detach().requires_grad_()
-            k = self._call(t, point)
-        return super().pullback((point, k), cotangent)
+    def pull_back(
+        self, pairs: Sequence[tuple[Any, torch.Tensor]]
+    ) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor | None]]:
+        """See :meth:`TorchField.pull_back`."""
+        evaluated = []
+        for (t, y), cotangent in pairs:
+            with torch.enable_grad():
+                point = y.detach().requires_grad_()
+                evaluated.append(((point, self._call(t, point)), cotangent))
+        return super().pull_back(evaluated)
 
     def look(self, t: Any, y: torch.Tensor) -> None:
         """The capture has seen what the field depends on; its value serves the first evaluation."""

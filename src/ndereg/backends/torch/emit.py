@@ -14,13 +14,14 @@ anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from ndereg.backends.host.floats import FLOAT_OPERATIONS
+from ndereg.backends.torch.sums import Sum
 from ndereg.plan.program import (
     Apply,
     Combine,
@@ -91,6 +92,32 @@ HOST_OUTPUTS = ("E", "finite", "h", "status")
 Function = Callable[[Any, Mapping[Slot, Any]], dict[str, Any]]
 
 
+def gathered(body: Sequence[Instruction]) -> list[Instruction]:
+    """Pullbacks moved down to the next one where they do not depend on each other.
+
+    One call of autograd then serves all of them: of the drift and the diffusion of a stage, above
+    all.
+    """
+    found = list(body)
+    for index in reversed(range(len(found))):
+        pullback = found[index]
+        if not isinstance(pullback, Pullback):
+            continue
+        for later in range(index + 1, len(found)):
+            if pullback.dst in reads(found[later]):
+                break
+            if isinstance(found[later], Pullback):
+                found.insert(later - 1, found.pop(index))
+                break
+    return found
+
+
+def goes_on(pullbacks: Sequence[Pullback], rest: Sequence[Instruction]) -> bool:
+    """Whether what comes next is another pullback, of a cotangent that is known before these."""
+    known = rest and isinstance(rest[0], Pullback)
+    return bool(known) and {each.dst for each in pullbacks}.isdisjoint(reads(rest[0]))
+
+
 class EmittedProgram:
     """A program as Python functions, one for every kind of machine that runs it.
 
@@ -132,6 +159,7 @@ class _Emitter:
 
     def __init__(self, program: Program, tensors: set[Slot], machine: Any) -> None:
         self.program = program
+        self.body = gathered(program.body)
         self.kinds = program.kinds()
         self.joint: bool = machine.joint
         self.narrow: bool = machine.narrow
@@ -143,13 +171,17 @@ class _Emitter:
         """Slots whose memory this program made and nothing else refers to."""
         self.kept = {slot for _, slot in program.outputs}
         self.last: dict[Slot, int] = {}
-        for index, instruction in enumerate(program.body):
+        for index, instruction in enumerate(self.body):
             self.last |= dict.fromkeys(reads(instruction), index)
         self.lines: list[str] = []
         self.spread: set[Slot] = set()
         self.masks: set[Slot] = set()
         """Slots of zeros and ones."""
         self.read = self._read_means() if self.joint else set()
+        self.finite = self._finite_shares()
+        """Means of what is finite, by the mask that is not made, and what it would be made of."""
+        for mask, src in self.finite.items():
+            self.last[src] = max(self.last[src], self.last[mask])
         self.index = 0
         slots = list(self.kinds)
         plain = [slot.replace(".", "_") for slot in slots]
@@ -174,16 +206,40 @@ class _Emitter:
                     means.add(instruction.dst)
         return means if len(means) == 1 or self.program.name.startswith("first") else set()
 
+    def _finite_shares(self) -> dict[Slot, Slot]:
+        """Masks of finite entries that only a mean reads which the host reads in turn."""
+        readers: dict[Slot, list[Instruction]] = {}
+        for instruction in self.body:
+            for slot in reads(instruction):
+                readers.setdefault(slot, []).append(instruction)
+        found = {}
+        for mask in self.body:
+            if isinstance(mask, Apply) and mask.op == "isfinite" and mask.dst not in self.kept:
+                means = readers.get(mask.dst, [])
+                if all(isinstance(mean, Mean) and mean.dst in self.read for mean in means):
+                    found[mask.dst] = str(mask.srcs[0])
+        return found
+
     def source(self) -> str:
         for slot, _ in self.program.inputs:
             self.lines.append(f"{self.names[slot]} = values[{slot!r}]")
-        for index, instruction in enumerate(self.program.body):
+        pullbacks: list[Pullback] = []
+        for index, instruction in enumerate(self.body):
             self.index = index
-            self.visit(instruction)
+            if isinstance(instruction, Pullback):
+                pullbacks.append(instruction)
+                if goes_on(pullbacks, self.body[index + 1 :]):
+                    continue
+                self.pull_back(pullbacks)
+            else:
+                self.visit(instruction)
+            read = [slot for each in pullbacks or [instruction] for slot in reads(each)]
+            read = [self.finite.get(slot, slot) for slot in read]
+            pullbacks = []
             done = [
                 self.names[slot]
-                for slot in dict.fromkeys(reads(instruction))
-                if self.last[slot] == self.index
+                for slot in dict.fromkeys(read)
+                if self.last[slot] <= self.index
                 and slot not in self.kept
                 and self.kinds[slot] in (*_ARRAYS, "map")
             ]
@@ -192,7 +248,7 @@ class _Emitter:
         results = ", ".join(f"{name!r}: {self.names[slot]}" for name, slot in self.program.outputs)
         body = [
             *("evaluate, linearize = machine.evaluate, machine.linearize",) * (not self._scalar()),
-            *("pullback, lift = machine.pullback, machine.lift",) * (not self._scalar()),
+            *("pull_back, lift = machine.pull_back, machine.lift",) * (not self._scalar()),
             *("real = machine.real",) * (not self._scalar()),
             *("contract, outer = machine.contract, machine.outer",) * self._mixes(),
             *self.lines,
@@ -229,11 +285,6 @@ class _Emitter:
                 self.owned.discard(src)
                 self.tensors.add(dst)
                 self.full.add(dst)
-            case Pullback(dst=dst, map=map_, cotangent=bar):  # a history knows its field
-                self.lines.append(f"{name[dst]} = pullback({name[map_]}, {name[bar]})")
-                self.owned.discard(bar)
-                self.tensors.add(dst)
-                self.full.add(dst)
             case Contract(dst=dst, diffusion=diffusion, noise=noise):
                 given = f"{name[diffusion]}, {'None' if noise is None else name[noise]}"
                 self.matrix(dst, f"contract({given})")
@@ -254,8 +305,18 @@ class _Emitter:
                     f"{name[dst]} = {self.scalar_of_vector(src)} / machine.layout.entries"
                 )
                 self.tensors.add(dst)
-            case Apply():
+            case Apply(dst=dst) if dst not in self.finite:
                 self.apply(instruction)
+
+    def pull_back(self, pullbacks: list[Pullback]) -> None:
+        """One call for all of them; a history knows its field."""
+        name = self.names
+        results = ", ".join(name[each.dst] for each in pullbacks)
+        given = ", ".join(f"({name[each.map]}, {name[each.cotangent]})" for each in pullbacks)
+        self.lines.append(f"{results}, = pull_back({given})")
+        self.owned -= {each.cotangent for each in pullbacks}
+        self.tensors |= {each.dst for each in pullbacks}
+        self.full |= {each.dst for each in pullbacks}
 
     def matrix(self, dst: Slot, expression: str) -> None:
         self.lines.append(f"{self.names[dst]} = {expression}")
@@ -264,6 +325,10 @@ class _Emitter:
         self.owned.add(dst)
 
     def mean(self, dst: Slot, src: Slot) -> None:
+        if src in self.finite:
+            value = self.names[self.finite[src]]
+            self.lines.append(f"{self.names[dst]} = machine.share_of_finite({value})")
+            return
         value = self.names[src]
         if src in self.masks:
             value = f"machine.share_of_ones({value})"
@@ -417,7 +482,7 @@ class _Emitter:
             else:
                 unit = scale is None and coefficient == 1
                 plain.append((None if unit else self.product(coefficient, scale), slot))
-        total = _Sum(self, self.names[dst])
+        total = Sum(self.lines, self.names[dst])
         if base is not None:
             fresh = self.disposable(base, dst)
             total.start(self.names[base], fresh=fresh, full=base in self.full)
@@ -429,7 +494,7 @@ class _Emitter:
                 factor, slot = group[0]
                 total.add_scaled(size, factor, self.names[slot])
             else:
-                part = _Sum(self, f"{self.names[dst]}part{index or ''}")
+                part = Sum(self.lines, f"{self.names[dst]}part{index or ''}")
                 for factor, slot in group:
                     part.add(factor, self.names[slot], slot in self.full)
                 total.add_scaled(size, None, part.value, part if part.fresh else None)
@@ -443,52 +508,3 @@ class _Emitter:
             self.owned.add(dst)
         else:  # another name of an array
             self.owned -= {base, *(slot for _, _, slot in terms)}
-
-
-class _Sum:
-    """A sum under construction, in a variable of its own as soon as there are two terms."""
-
-    def __init__(self, emitter: _Emitter, name: str) -> None:
-        self.lines = emitter.lines
-        self.name = name
-        self.value = ""
-        self.fresh = False
-        """Whether the value is memory that may be overwritten."""
-        self.full = False
-
-    def start(self, value: str, fresh: bool, full: bool) -> None:
-        self.value, self.fresh, self.full = value, fresh, full
-
-    def add(self, factor: str | None, array: str, full: bool) -> None:
-        if not self.value:
-            if factor is None:
-                self.start(array, fresh=False, full=full)
-            else:
-                self.made(f"{array} * ({factor})", full)
-            return
-        alpha = "" if factor is None else f", alpha={factor}"
-        if self.fresh and (self.full or not full):
-            self.lines.append(f"{self.value}.add_({array}{alpha})")
-        else:
-            self.made(f"add({self.value}, {array}{alpha})", self.full or full)
-
-    def add_scaled(
-        self, scale: str, factor: str | None, array: str, own: _Sum | None = None
-    ) -> None:
-        """Add ``scale * factor * array`` where the scale is a tensor."""
-        if not self.value:
-            if own is not None:
-                self.lines.append(f"{array}.mul_({scale})")
-                self.start(array, fresh=True, full=True)
-            else:
-                self.made(f"{array} * ({scale}{'' if factor is None else f' * {factor}'})", True)
-            return
-        value = "" if factor is None else f", value={factor}"
-        if self.fresh and self.full:
-            self.lines.append(f"{self.value}.addcmul_({scale}, {array}{value})")
-        else:
-            self.made(f"addcmul({self.value}, {scale}, {array}{value})", True)
-
-    def made(self, expression: str, full: bool) -> None:
-        self.lines.append(f"{self.name} = {expression}")
-        self.start(self.name, fresh=True, full=full)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +83,25 @@ def _address(tensor: torch.Tensor) -> int:
         return id(tensor)
 
 
+_engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
+
+
+def _gradient(
+    values: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], inputs: Any
+) -> Sequence[torch.Tensor | None]:
+    """``torch.autograd.grad``, the history kept; inputs need not be part of it.
+
+    What that checks before it calls the engine is known here: cotangents are shaped like values.
+    The checks take longer than many a field, and the first of them imports SymPy.
+    """
+    if _engine is None:
+        return torch.autograd.grad(values, inputs, cotangents, retain_graph=True, allow_unused=True)
+    found: Sequence[torch.Tensor | None] = _engine(
+        values, cotangents, True, False, inputs, True, accumulate_grad=False
+    )
+    return found
+
+
 def _same(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
@@ -134,8 +153,9 @@ class TorchField:
         self._joint = layout.batch is None
         self._start: tuple[Any, torch.Tensor, torch.Tensor, Linearization | None] | None = None
         self._boundary = Boundary(())
-        self.kept_bytes: dict[str, int] = {}
-        """What one linearization keeps in memory, by what is linearized; empty if not known."""
+        self.kept_bytes: dict[str, dict[int, int]] = {}
+        """Bytes that one linearization keeps, by address, of what is linearized; empty if not
+        known."""
 
     def _call(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
         bound, shape = self.bound, self._shape
@@ -206,18 +226,32 @@ class TorchField:
         return k.detach(), (point, k)
 
     def pullback(
-        self, linearization: Linearization, cotangent: torch.Tensor
+        self, linearization: Any, cotangent: torch.Tensor
     ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
         """Cotangents of y and of ``wrt``; None is zero."""
-        point, k = linearization
-        if not k.requires_grad:
-            return torch.zeros_like(point), ()
+        (y_bar,), bars = self.pull_back([(linearization, cotangent)])
+        return y_bar, bars
+
+    def pull_back(
+        self, pairs: Sequence[tuple[Any, torch.Tensor]]
+    ) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor | None]]:
+        """Cotangents of the points of several linearizations, and of ``wrt`` by all of them.
+
+        ``pairs`` are linearizations, each with its cotangent.
+        """
+        depends = [(k, point, bar) for (point, k), bar in pairs if k.requires_grad]
+        if not depends:
+            return [torch.zeros_like(point) for (point, _), _ in pairs], ()
+        values, points, cotangents = zip(*depends, strict=True)
         # The history is kept: it may run into one that the caller made and still needs. What
         # belongs to this stage goes with the linearization.
-        y_bar, *bars = torch.autograd.grad(
-            k, (point, *self.wrt), cotangent, retain_graph=True, allow_unused=True
-        )
-        return torch.zeros_like(point) if y_bar is None else y_bar, bars
+        found = _gradient(values, cotangents, (*points, *self.wrt))
+        own = iter(found)
+        y_bars = [next(own) if k.requires_grad else None for (_, k), _ in pairs]
+        return [
+            torch.zeros_like(point) if y_bar is None else y_bar
+            for y_bar, ((point, _), _) in zip(y_bars, pairs, strict=True)
+        ], found[len(points) :]
 
     def look(self, t: Any, y: torch.Tensor) -> None:
         """Evaluate at the start once, with history, to find what the field depends on.
@@ -235,10 +269,14 @@ class TorchField:
         own = {_address(tensor) for tensor in (*self.leaves, *self.wrt)}
         if None not in sizes.values():
             self.kept_bytes = {
-                name: sum(found[at] for at in found.keys() - own)
+                name: {at: found[at] for at in found.keys() - own}
                 for name, found in sizes.items()
                 if found is not None
             }
+
+    def room(self, names: Iterable[str]) -> int:
+        """Return the bytes that linearizations at one point keep, which they share."""
+        return sum({k: v for name in names for k, v in self.kept_bytes[name].items()}.values())
 
     def _seen(
         self, t: Any, point: torch.Tensor, name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -92,9 +93,13 @@ class TorchMachine(Driven):
         self, linearization: Any, cotangent: torch.Tensor, field: str = "drift"
     ) -> torch.Tensor:
         """Cotangent of y; those of what the field is differentiated by are accumulated."""
-        y_bar, bars = self.field.pullback(linearization, cotangent)
+        return self.pull_back((linearization, cotangent))[0]
+
+    def pull_back(self, *pairs: tuple[Any, torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The same of several linearizations at once, each with its cotangent."""
+        y_bars, bars = self.field.pull_back(pairs)
         self.add_cotangents(bars)
-        return y_bar
+        return y_bars
 
     def add_cotangents(self, bars: Sequence[torch.Tensor | None]) -> None:
         """Accumulate cotangents of what the field is differentiated by; None is zero."""
@@ -136,6 +141,13 @@ class TorchMachine(Driven):
         # float32 counts exactly to here
         wide = torch.float64 if self.narrow and self.layout.entries > 2**24 else None
         return mask.mean(dtype=wide) if self.joint else mask.mean(-1, True, dtype=wide)
+
+    def share_of_finite(self, values: torch.Tensor) -> float:
+        """Share of the entries that are finite, for a joint state: 1 only where all of them are."""
+        # one pass without a mask; finite numbers whose sum overflows are counted
+        if cmath.isfinite(values.sum().item()):
+            return 1.0
+        return float(self.share_of_ones(values.abs().lt_(math.inf)).item())
 
     # Control scalars
 

@@ -32,7 +32,7 @@ class Boundary:
         leaves = [tensor for tensor in known if tensor.grad_fn is None]
         self._leaves = {id(tensor) for tensor in leaves}
         self._edges = {_edge(tensor) for tensor in known if tensor.grad_fn is not None}
-        self._known = {*self._edges, *(_edge_of_leaf(tensor) for tensor in leaves)}
+        self._known = {(None, 0), *self._edges, *map(_edge_of_leaf, leaves)}
 
     def check(self, value: torch.Tensor, point: torch.Tensor) -> None:
         """Refuse a history that reaches a tensor that is neither known nor ``point``.
@@ -54,16 +54,17 @@ class Boundary:
         if value.grad_fn is None:
             return False
         # an edge that was met needs no other visit, nor does one that ends the walk
-        met = self._known | {_edge_of_leaf(point), (None, 0)}
+        met = self._known.copy()
         waiting = [value.grad_fn]
-        while waiting:
-            for edge in waiting.pop().next_functions:
+        for node in waiting:
+            for edge in node.next_functions:
                 if edge in met:
                     continue
-                if hasattr(edge[0], "variable"):
+                following = edge[0]
+                if type(following) is _Leaf and following.variable is not point:
                     return False
                 met.add(edge)
-                waiting.append(edge[0])
+                waiting.append(following)
         return True
 
 
@@ -102,6 +103,10 @@ def _edge_of_leaf(tensor: torch.Tensor) -> Edge:
     """The edge at which histories that reach a leaf end."""
     edge = torch.autograd.graph.get_gradient_edge(tensor)
     return edge.node, edge.output_nr
+
+
+_Leaf: Any = type(_edge_of_leaf(torch.zeros((), requires_grad=True))[0])
+"""Of the nodes that end a history, whose ``next_functions`` are empty."""
 
 
 def _walk(
