@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,6 +75,31 @@ def test_tensors_of_any_device(expected):
     pairs = [source.direct(steps, steps * 0.1, Entries(7, 2)) for source in (wanted, path)]
     for a, b in zip(*map(arrays, pairs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=0)
+
+
+def test_neighbouring_intervals_share_nodes():
+    """The numbers are those of a path that is asked for the first time; a third of them is new."""
+    entries, cells = Entries(1, 40), grid(0.0, 1.0, 2.0**-16)
+    ends = np.linspace(0.0, 1.0, 26)
+    forward = list(pairwise(ends))
+    others = [(0.9, 0.2), (0.3, 0.3), (0.4, 1.5), (0.0, 1.0)]
+    for areas in ("W", "WH", "WHK"):
+        path = load_backend("numba").brownian(areas, WORDS, cells, "float64")
+        fresh, nodes = [], 0
+        for s, t in (*forward, *reversed(forward), *others):
+            before = None if path._kept is None else path._kept[1][0].copy()
+            found = path.increment(s, t, entries)
+            first = load_backend("reference").brownian(areas, WORDS, cells, "float64")
+            for part, wanted in zip(found, first.increment(s, t, entries), strict=True):
+                assert (part is None) == (wanted is None)
+                if part is not None:
+                    np.testing.assert_allclose(part, wanted, rtol=0, atol=1e-13)
+            if before is not None:
+                keys, _, held, _ = path._kept[1]
+                fresh.append(int((before != keys).any(axis=0).sum()))
+                nodes = max(nodes, int(held.sum()))
+        assert nodes <= 2 * cells.depth + 3
+        assert np.mean(fresh[: 2 * len(forward) - 1]) < 0.45 * nodes
 
 
 def test_single_precision():

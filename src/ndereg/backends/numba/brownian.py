@@ -245,6 +245,55 @@ def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str
     return _function("brownian_increment", parameters, lines, "None", decorator)
 
 
+def _again_source(plan: BrownianPlan) -> str:
+    """An interval of all entries whose nodes are looked for among those of the one before.
+
+    Neighbouring intervals share the nodes of the end between them, and most large cells besides.
+    """
+    columns = {pair: column for column, pair in enumerate(plan.weights)}
+    numbers = range(len(plan.areas))
+    lines = [
+        "keys, weights, _ = nodes",
+        "known_keys, normals, held, places = kept",
+        "count, known, sign = path_nodes(path, s, t, keys, weights)",
+        "for n in range(count):",
+        "    places[n] = -1",
+        "    for r in range(len(held)):",
+        "        if held[r] and known_keys[0, r] == keys[0, n] and known_keys[1, r] == keys[1, n]:",
+        "            places[n] = r",
+        "            break",
+        "held[:] = False",
+        "for n in range(count):",
+        "    if places[n] >= 0:",
+        "        held[places[n]] = True",
+        "free = 0",
+        "for n in range(count):",
+        "    if places[n] < 0:",
+        "        while held[free]:",
+        "            free += 1",
+        "        held[free] = True",
+        "        places[n] = free",
+        "        a, b = keys[0, n], keys[1, n]",
+        "        known_keys[0, free], known_keys[1, free] = a, b",
+    ]
+    lines += [
+        f"        path_fill(a, b, np.uint32(0), {number}, 1.0, normals[{number}, free])"
+        for number in numbers
+    ]
+    for area in plan.areas:
+        lines += [f"{area}[:] = 0.0", "for n in range(count):"]
+        lines += [f"    row{number} = normals[{number}, places[n]]" for number in numbers]
+        lines += [f"    weight{number} = weights[{columns[number, area]}, n]" for number in numbers]
+        terms = " + ".join(f"weight{number} * row{number}[i]" for number in numbers)
+        lines += [
+            f"    for i in range(len({area})):",
+            f"        {area}[i] += {terms}",
+            f"for i in range(len({area})):",
+            f"    {area}[i] *= {'known' if area == 'H' else 'sign'}",
+        ]
+    return _function("path_again", "path, s, t, W, H, K, nodes, kept", lines, "None", "@kernel")
+
+
 def _direct_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str:
     """Numbers of the step of a fixed mesh: a row of each area, filled by one function."""
     fill = [
@@ -300,22 +349,34 @@ def node_room(areas: Areas, depth: int) -> tuple[Any, Any, Any]:
 @cache
 def path_text(areas: Areas) -> str:
     """Return the source of the module of a path."""
-    return f"{HEADER}\n\n{brownian_source(areas)}{_ROWS}"
+    return f"{HEADER}\n\n{brownian_source(areas)}{_again_source(brownian_plan(areas))}{_ROWS}"
 
 
 @cache
 def path_functions(areas: Areas) -> Any:
-    """Return the compiled functions of a path, ``path_rows`` and ``path_steps`` among them."""
+    """Return the compiled functions of a path: ``path_rows``, ``path_steps``, ``path_again``."""
     return load(path_text(areas))
 
 
+KEPT_BYTES = 2**24
+"""Room for the normal numbers of the nodes of the latest interval."""
+FEWEST_KEPT = 16
+"""Entries from which on a search for known nodes pays."""
+
+
 class NumbaBrownian:
-    """A path compiled by Numba; see :class:`ndereg.backends.brownian.BrownianSource`."""
+    """A path compiled by Numba; see :class:`ndereg.backends.brownian.BrownianSource`.
+
+    Of the latest interval that all entries were asked for at once, the normal numbers of its nodes
+    are kept while they fit into ``KEPT_BYTES``: the next step of a solve shares most of them, and
+    draws a third of what it would draw.
+    """
 
     def __init__(self, areas: Areas, words: tuple[int, int], grid: Grid, dtype: str) -> None:
         self.areas, self.grid, self.dtype = areas, grid, dtype
         self._numbers = path_numbers(words, grid)
         self._functions = path_functions(areas)
+        self._kept: tuple[int, Any] | None = None
 
     def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
@@ -334,12 +395,28 @@ class NumbaBrownian:
         parts = [np.empty((rows, entries.width)) for _ in self.areas]
         parts += [np.empty((rows, 0))] * (3 - len(parts))
         nodes = node_room(self.areas, self.grid.depth)
-        stride = 0 if entries.shared else entries.channels
-        function(self._numbers, first, second, stride, *parts, nodes)
-        kept = [
+        kept = None if dtype is None or rows > 1 else self._again(entries.width)
+        if kept is None:
+            stride = 0 if entries.shared else entries.channels
+            function(self._numbers, first, second, stride, *parts, nodes)
+        else:
+            interval, single = (first[0], second[0]), [part[0] for part in parts]
+            self._functions.path_again(self._numbers, *interval, *single, nodes, kept)
+        found = [
             part if area in self.areas else None for area, part in zip("WHK", parts, strict=True)
         ]
         w, h, k = as_dtype(
-            (kept[0], kept[1], kept[2]), lambda part: part.astype(self.dtype, copy=False)
+            (found[0], found[1], found[2]), lambda part: part.astype(self.dtype, copy=False)
         )
         return w, h, k
+
+    def _again(self, width: int) -> Any:
+        """Room for the nodes of an interval: keys, normal numbers, which are held, and places."""
+        nodes, count = 2 * self.grid.depth + 3, len(self.areas)
+        if width < FEWEST_KEPT or 8 * nodes * count * width > KEPT_BYTES:
+            return None
+        if self._kept is None or self._kept[0] != width:
+            keys, normals = np.empty((2, nodes), np.uint32), np.empty((count, nodes, width))
+            room = keys, normals, np.zeros(nodes, np.bool_), np.empty(nodes, np.int64)
+            self._kept = width, room
+        return self._kept[1]
