@@ -49,7 +49,7 @@ def training_figure(records: Sequence[dict[str, Any]], metric: Metric) -> Figure
 
 
 def solver_figure(results: Sequence[Result]) -> Figure:
-    """Plot step size, error and stiffness along ``t``, before training dashed, after it solid.
+    """Plot step size, error and stiffness along ``t``, before training dotted, after it solid.
 
     Of the first seed of every row.
     """
