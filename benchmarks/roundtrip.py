@@ -24,6 +24,7 @@ import ndereg.torch as nde
 from ndereg.backends.registry import load_backend
 from ndereg.models import flatten
 from ndereg.models.port import port
+from ndereg.precision import x64
 from ndereg.solve import Face
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
@@ -177,7 +178,7 @@ def roundtrip(seed, backends=("reference",), in_jax=True):
     start = time.perf_counter()
     module, y = random_field(seed)
     row = Row(seed, type(module).__name__, str(y.dtype))
-    wide = jax.enable_x64(True) if row.dtype == "float64" else contextlib.nullcontext()
+    wide = x64(True) if row.dtype == "float64" else contextlib.nullcontext()
     with wide:
         on_numpy = port(module, to="numpy")
         on_jax = port(on_numpy, to="jax")

@@ -16,6 +16,8 @@ import time
 from contextlib import nullcontext
 from typing import Any
 
+from ndereg.precision import x64
+
 _IMPORTS = {"numpy": "ndereg.numpy", "jax": "ndereg.jax", "torch": "ndereg.torch"}
 
 
@@ -62,9 +64,7 @@ def main(suite: str, part: str, framework: str, solver: str) -> None:
         importlib.import_module(_IMPORTS[framework])
     precision: Any = nullcontext()
     if framework == "jax":
-        import jax
-
-        precision = jax.enable_x64(chosen.job.dtype == "float64")
+        precision = x64(chosen.job.dtype == "float64")
     with precision:
         prepared = found.prepare(chosen.job)
         imported = time.perf_counter() - begun

@@ -12,6 +12,7 @@ from ndereg.bench import cold
 from ndereg.bench.job import Job
 from ndereg.bench.measure import Row, compare
 from ndereg.bench.suites import FRAMEWORKS, SUITES, Part, Target
+from ndereg.precision import x64
 
 COLD_LIMIT = 300.0
 """Seconds after which a process of its own is given up."""
@@ -139,7 +140,7 @@ def _setting(framework: str, job: Job) -> Iterator[None]:
 
     device = jax.devices(job.device)[0]
     with (
-        jax.enable_x64(job.dtype == "float64"),
+        x64(job.dtype == "float64"),
         jax.default_matmul_precision("highest"),
         jax.default_device(device),
     ):

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from ndereg.experiments.choices import refuse_repeated, refuse_unknown
 from ndereg.experiments.published import Table
 from ndereg.experiments.recipe import BACKENDS
+from ndereg.precision import x64
 from ndereg.solve import Face
 
 
@@ -217,10 +218,7 @@ def double(backend: str) -> AbstractContextManager[Any]:
     """Return a context in which the backend computes in float64, for which JAX has to be asked."""
     if backend != "jax":
         return nullcontext()
-    from ndereg.models.importing.jaxpr import x64
-
-    context: AbstractContextManager[Any] = x64(True)
-    return context
+    return x64(True)
 
 
 def _finite(value: float) -> float | None:

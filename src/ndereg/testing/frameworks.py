@@ -12,6 +12,7 @@ import numpy as np
 
 from ndereg.backends.base import Backend
 from ndereg.backends.registry import backend_names, load_backend
+from ndereg.precision import x64
 from ndereg.solve import Face
 from ndereg.structure import flatten
 
@@ -46,11 +47,7 @@ class Bench:
         """Double precision where ``wide``, which JAX has to be asked for."""
         if self.name != "jax":
             return nullcontext()
-        jax = import_module("jax")
-        if not hasattr(jax, "enable_x64"):  # before JAX 0.8
-            jax = import_module("jax.experimental")
-        context: AbstractContextManager[Any] = jax.enable_x64(wide)
-        return context
+        return x64(wide)
 
     def put(self, tree: Any) -> Any:
         """Arrays of NumPy, in any nesting, as arrays of the backend."""

@@ -18,10 +18,11 @@ import numpy as np
 
 from ndereg.models.importing.builder import STATE, TIME, Builder, PortError
 from ndereg.models.importing.jax_layers import Unknown, convert_known
-from ndereg.models.importing.jaxpr import Interpreter, x64
+from ndereg.models.importing.jaxpr import Interpreter
 from ndereg.models.layer import Initial, Layer
 from ndereg.models.model import Model
 from ndereg.models.parameters import Parameters, flatten, unflatten
+from ndereg.precision import x64
 
 Evaluate = Callable[[Mapping[str, Any], Any, Any], Any]
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ndereg.models.importing.builder import Builder, PortError
-from ndereg.models.importing.jaxpr import Interpreter, x64
+from ndereg.models.importing.jaxpr import Interpreter
+from ndereg.precision import x64
 
 
 class Unknown(Exception):

@@ -19,14 +19,6 @@ _LARGEST_CONSTANT = 4096
 _LONGEST_SCAN = 256
 
 
-def x64(wanted: bool) -> Any:
-    """Return a context in which JAX has float64, or not."""
-    enable = getattr(jax, "enable_x64", None)
-    if enable is None or not callable(enable):  # before JAX 0.8
-        from jax.experimental import enable_x64 as enable
-    return enable(wanted)
-
-
 class Interpreter:
     """Adds the equations of jaxprs to a program.
 
