@@ -17,28 +17,11 @@ from ndereg.backends.registry import load_backend
 from ndereg.plan.lower import Plan
 from ndereg.solve import Face
 from ndereg.structure import flatten
+from ndereg.testing.duties.stochastic import ARGS, by_time, drift, entrywise, matrix
 
 SPAN = (0.1, 1.0)
 Y0 = np.random.default_rng(0).normal(size=(3, 2))
-ARGS = np.array([0.7, 0.4])
 TIMES = np.array([0.1, 0.3, 0.52, 0.52, 1.0])
-
-
-def drift(t: Any, y: Any, args: Any) -> Any:
-    return args[0] * ops.sin(y) - 0.3 * y * ops.cos(t)
-
-
-def entrywise(t: Any, y: Any, args: Any) -> Any:
-    return args[1] * (0.5 + 0.2 * ops.sin(y)) + 0.1 * t
-
-
-def by_time(t: Any, y: Any, args: Any) -> Any:
-    return args[1] * (0.5 + 0.2 * ops.sin(t)) + 0.0 * y
-
-
-def matrix(t: Any, y: Any, args: Any) -> Any:
-    columns = [args[1] * ops.sin(y), 0.3 * ops.cos(y) + 0.1 * t, 0.02 * y * y]
-    return ops.stack(columns, axis=-1)
 
 
 def matrix_by_time(t: Any, y: Any, args: Any) -> Any:

@@ -170,8 +170,8 @@ def half(pair: Any, index: int) -> Any:
     return pair[..., index * entries : (index + 1) * entries]
 
 
-def _named(field: str) -> tuple[str, ...]:
-    """The one field of an ordinary equation goes without saying."""
+def named(field: str) -> tuple[str, ...]:
+    """Return the argument that names a field; the one of an ordinary equation needs none."""
     return () if field == "drift" else (field,)
 
 
@@ -184,9 +184,9 @@ def _prepare(instruction: Instruction, kinds: dict[Slot, Kind]) -> tuple[str, Sl
                 groups.setdefault(scale, []).append((float(coefficient), slot))
             return "combine", dst, (base, tuple(groups.items()))
         case Evaluate(c=c, scale=scale, src=src, map=map_, field=field):
-            return "evaluate", dst, (float(c), scale, src, map_, _named(field))
+            return "evaluate", dst, (float(c), scale, src, map_, named(field))
         case Pullback(map=map_, cotangent=cotangent, field=field):
-            return "pullback", dst, (map_, cotangent, _named(field))
+            return "pullback", dst, (map_, cotangent, named(field))
         case Contract(diffusion=diffusion, noise=noise):
             return "contract", dst, (diffusion, noise)
         case Outer(state=state, noise=noise):

@@ -17,6 +17,7 @@ import array_api_compat
 import numpy as np
 
 from ndereg import ops
+from ndereg.experiments.normal import divergence_from_standard, drawn
 from ndereg.experiments.recipe import Batch, Settings, Task
 from ndereg.models.dense import Activation, Affine, Leading, Sequential
 from ndereg.models.differentiation import Differentiated, DifferentiatedScan
@@ -158,10 +159,9 @@ class LatentTask(Task):
 
     def _initial(self, code: Any, batch: Mapping[str, Any]) -> Any:
         """Return initial states: drawn with the batch's noise, and without one the means."""
-        n = self.widths.latent
         if "noise" not in batch:
-            return code[:, :n]
-        return code[:, :n] + ops.exp(0.5 * code[:, n:]) * batch["noise"]
+            return code[:, : self.widths.latent]
+        return drawn(code, batch["noise"])
 
     def encode(self, params: Parameters, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Return initial states; and their mean and log-variance side by side, with the places."""
@@ -210,11 +210,9 @@ class LatentTask(Task):
         Of a series it is the mean over its observations of ``(prediction - value)^2 / (2 σ^2)``,
         and the KL divergence's mean over the entries of the state, as in the papers' code.
         """
-        n = self.widths.latent
         errors = _squared_errors(self.head(1.0, states, head), x)
-        mean, log_variance = code[:, :n], code[:, n:]
-        divergence = 0.5 * (ops.exp(log_variance) + mean * mean - 1.0 - log_variance)
-        return ops.mean(errors) / (2.0 * SIGMA**2) + kl_weight * ops.mean(divergence)
+        divergence = ops.mean(divergence_from_standard(code))
+        return ops.mean(errors) / (2.0 * SIGMA**2) + kl_weight * divergence
 
     def loss(
         self, params: Parameters, ys: Any, context: Any, batch: Mapping[str, Any], step: Any

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ndereg import ops
+from ndereg.experiments.normal import divergence_from_standard, drawn
 from ndereg.experiments.ornstein_uhlenbeck import OrnsteinUhlenbeck, log_density
 from ndereg.experiments.precision import root_mean_square
 from ndereg.experiments.recipe import Batch, Metric, Penalized, Recipe, Settings, Task
@@ -164,7 +165,7 @@ class LatentSDETask(Task):
         self._scan = DifferentiatedScan(self.reader.step, reverse=True, every=True)
         self._projected = Differentiated(self._path)
         self._distributed = Differentiated(self._code)
-        self._drawn = Differentiated(self._initial)
+        self._drawn = Differentiated(drawn)
         self._measured = Differentiated(self._objective)
 
     def _batch(self, x: np.ndarray) -> Batch:
@@ -209,10 +210,6 @@ class LatentSDETask(Task):
         context = ops.reshape(path[0], (-1, self.distribution.inputs))
         return self.distribution(0.0, context, params)
 
-    def _initial(self, code: Any, noise: Any) -> Any:
-        """Return drawn initial states, (B, n)."""
-        return code[:, : self.states] + ops.exp(0.5 * code[:, self.states :]) * noise
-
     def _state(self, z: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         beside = {"prior": batch["start"]} if "start" in batch else {}
         return {"z": z, "kl": ops.zeros_like(z[:, 0]), **beside}
@@ -224,7 +221,7 @@ class LatentSDETask(Task):
         path = self._path(states, encoder["projection"])
         code = self._code(path, encoder["distribution"])
         context = {"path": path, "code": code, "times": batch["times"][0]}
-        return self._state(self._initial(code, batch["noise"]), batch), context
+        return self._state(drawn(code, batch["noise"]), batch), context
 
     def encode_vjp(self, params: Parameters, batch: Batch) -> tuple[tuple[Any, Any], Callable]:
         """Return :meth:`encode` and its pullback."""
@@ -259,9 +256,7 @@ class LatentSDETask(Task):
 
     def _divergence(self, kl: Any, code: Any) -> Any:
         """Return that of the posterior from the prior, start and path together, (B,)."""
-        mean, log_variance = code[:, : self.states], code[:, self.states :]
-        start = ops.exp(log_variance) + mean * mean - 1.0 - log_variance
-        return kl[-1] + 0.5 * ops.sum(start, axis=1)
+        return kl[-1] + ops.sum(divergence_from_standard(code), axis=1)
 
     def decode(self, params: Parameters, ys: Any, context: Any) -> Any:
         """Return, side by side, reconstruction, divergence and a trajectory of the prior."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ndereg.backends.base import Problem
 from ndereg.backends.host.arrays import ArrayMachine
+from ndereg.backends.interpreter import named
 
 Pullback = Callable[[Any, Any, Sequence[Any], Any], tuple[Any, Sequence[Any]]]
 
@@ -45,10 +46,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "or": np.logical_or,
     "not": np.logical_not,
 }
-
-
-def _named(field: str) -> tuple[str, ...]:
-    return () if field == "drift" else (field,)
 
 
 class NumpyMachine(ArrayMachine):
@@ -100,7 +97,7 @@ class NumpyMachine(ArrayMachine):
         return g.reshape((*y.shape, -1)) if diffusion.coupling == "matrix" else g
 
     def linearize(self, t: Any, y: Any, field: str = "drift") -> tuple[Any, Any]:
-        return self.evaluate(t, y, *_named(field)), (self.field_time(t), y)
+        return self.evaluate(t, y, *named(field)), (self.field_time(t), y)
 
     def pullback(self, linearization: Any, cotangent: Any, field: str = "drift") -> Any:
         t, y = linearization
