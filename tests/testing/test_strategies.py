@@ -139,6 +139,40 @@ def test_a_random_search() -> None:
     assert again == found[0]
 
 
+class WithoutPaths(type(DEFECTS["none"][0])):  # type: ignore[misc]
+    """A backend for ordinary equations only."""
+
+    name = "without paths"
+
+    @property
+    def brownian(self) -> Any:
+        raise AttributeError("brownian")
+
+
+def test_a_search_draws_stochastic_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside ordinary ones, with every kind of noise, where all backends solve them."""
+    seen: list[Example] = []
+
+    def recorded(example: Example, backends: Any) -> tuple[search.Checked, list[str]]:
+        seen.append(example)
+        return search.Checked(), []
+
+    monkeypatch.setattr(search, "check_example", recorded)
+    search.search(900, 0, ["torch"], lambda checked: None)
+    drawn = [each.field for each in seen if isinstance(each.field, ndereg.SDE)]
+    assert len(seen) == 900 and 200 < len(drawn) < 700
+    assert {field.noise for field in drawn} == {"diagonal", "additive", "scalar", "general"}
+    for field, each in ((e.field, e) for e in seen if isinstance(e.field, ndereg.SDE)):
+        method = lookup(each.options["method"])
+        assert field.noise in method.noises and field.calculus == method.calculus
+    steps = {type(each.options["controller"]) for each in seen if each.field in drawn}
+    assert steps == {str, ndereg.ConstantStep}
+    seen.clear()
+    ndereg.register_backend("without paths", lambda: WithoutPaths("without paths"))
+    search.search(300, 0, ["torch", "without paths"], lambda checked: None)
+    assert len(seen) == 300 and not any(isinstance(each.field, ndereg.SDE) for each in seen)
+
+
 @pytest.fixture(scope="module")
 def accused() -> search.Failure:
     """The smallest failure of a backend whose tableau is off in the tenth digit."""

@@ -26,8 +26,9 @@ Examples = Annotated[
     typer.Option(
         min=1,
         help="How many (100 random ones; 1 of a field, further ones move y0 and args by 10 %). "
-        "Fifteen random examples at a time share what is compiled: field, method, structure; they "
-        "differ in numbers, spans, directions, tolerances, controllers, weights and cotangents.",
+        "About half of the random ones are SDEs, where all backends solve these. Fifteen at a time "
+        "share what is compiled: field, method, structure; they differ in numbers, spans, "
+        "directions, tolerances, controllers, weights, cotangents and paths.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the random numbers.")]

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ndereg.backends.base import with_paths
 from ndereg.testing.deviation import Row
 from ndereg.testing.example import Example
-from ndereg.testing.families import Family
+from ndereg.testing.families import Family, StochasticFamily
+from ndereg.testing.frameworks import chosen_backends
 
 PER_FAMILY = 15
 """Examples that share what is compiled."""
@@ -96,6 +98,8 @@ def search(
 ) -> None:
     """Check ``count`` random examples; ``found`` receives each, and the smallest failure last.
 
+    About half of their families are stochastic equations, where all backends solve these.
+
     The examples depend on ``count`` and ``seed`` alone.
     """
     from hypothesis import HealthCheck, Phase, Verbosity, given, settings
@@ -105,6 +109,9 @@ def search(
     from ndereg.testing import strategies
 
     state = _Search(count, backends, found, shrinking)
+    drawn: st.SearchStrategy[Family | StochasticFamily] = strategies.families()
+    if _all_have_paths(backends):
+        drawn = st.one_of(drawn, strategies.stochastic_families())
 
     @seeded(seed)
     @settings(
@@ -112,14 +119,24 @@ def search(
         verbosity=Verbosity.quiet, report_multiple_bugs=False, print_blob=False,
         suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
     )  # fmt: skip
-    @given(strategies.families(), st.integers(0, 2**16))
-    def check(family: Family, number: int) -> None:
+    @given(drawn, st.integers(0, 2**16))
+    def check(family: Family | StochasticFamily, number: int) -> None:
         state.check(family, number)
 
     with contextlib.suppress(_Failed):
         check()
     if state.smallest is not None:
         found(Checked(failure=state.smallest))
+
+
+def _all_have_paths(backends: Sequence[str] | None) -> bool:
+    """Whether all backends solve stochastic equations, so that they are drawn too."""
+    try:
+        for bench in chosen_backends(backends)[0]:
+            with_paths(bench.backend)
+    except ValueError:
+        return False
+    return True
 
 
 class _Failed(Exception):
@@ -139,9 +156,9 @@ class _Search:
         self.left, self.backends, self.found = count, backends, found
         self.shrinking, self.deadline = shrinking, math.inf
         self.smallest: Failure | None = None
-        self.known: dict[tuple[Family, int], Failure] = {}
+        self.known: dict[tuple[Family | StochasticFamily, int], Failure] = {}
 
-    def check(self, family: Family, number: int) -> None:
+    def check(self, family: Family | StochasticFamily, number: int) -> None:
         key = (family, number)
         if key in self.known:
             self.fail(self.known[key])

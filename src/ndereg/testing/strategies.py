@@ -10,8 +10,6 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 try:
     from hypothesis import strategies as st
 except ImportError as error:  # pragma: no cover - the message is the point
@@ -23,7 +21,6 @@ except ImportError as error:  # pragma: no cover - the message is the point
 from ndereg.catalogue import lookup, names
 from ndereg.catalogue.controllers import CONTROLLERS
 from ndereg.catalogue.serving import offers
-from ndereg.sde import SDE
 from ndereg.spec.controller import ConstantStep, Controller, PIDController
 from ndereg.spec.regularizer import (
     REDUCTIONS,
@@ -46,7 +43,7 @@ from ndereg.testing.expressions import (
     bounded,
     templates,
 )
-from ndereg.testing.families import Family
+from ndereg.testing.families import Family, StochasticFamily
 
 __all__ = [
     "batches",
@@ -61,6 +58,7 @@ __all__ = [
     "spans",
     "states",
     "stochastic_examples",
+    "stochastic_families",
     "tableaux",
     "terms",
     "tolerances",
@@ -312,28 +310,28 @@ def diffusions(draw: st.DrawFn, kind: NoiseKind, state: StateShape, batch: Batch
     return DrawnField(state, tuple(whole), arguments_read(state, found))
 
 
-@st.composite
-def stochastic_examples(draw: st.DrawFn) -> Example:
-    """Random stochastic equations with every kind of noise, ready for ``example.crosscheck()``.
+_NOISES: tuple[NoiseKind, ...] = ("diagonal", "additive", "scalar", "general")
 
-    Their state is a single array.
-    """
+
+@st.composite
+def stochastic_families(draw: st.DrawFn) -> StochasticFamily:
+    """Random stochastic equations with every kind of noise, and a method that serves it."""
     batch = draw(batches())
     state = draw(states(batch).filter(lambda found: found.structure == LEAF))
-    method = lookup(draw(st.sampled_from([n for n in names("sde") if not lookup(n).pairs])))
-    kind = draw(st.sampled_from(method.noises))
-    drift, diffusion = draw(fields(state, batch)), draw(diffusions(kind, state, batch))
-    equation = SDE(drift.function, diffusion.function, kind, method.calculus, draw(st.booleans()))
-    random = np.random.default_rng(draw(st.integers(0, 1000)))
-    start, end = draw(spans().filter(lambda span: abs(span[1] - span[0]) <= 1.0))
-    coarse = draw(st.sampled_from([0.1, 0.3]))
-    options: dict[str, Any] = {
-        "method": method.name, "batch": batch, "key": draw(st.integers(0, 2**20)), "rtol": coarse,
-        "atol": coarse, "max_steps": 40, "t_eval": draw(output_times((start, end), 3)),
-    }  # fmt: skip
-    if not method.adaptive or draw(st.booleans()):
-        options["controller"] = ConstantStep(abs(end - start) / draw(st.integers(2, 6)))
-    if method.adaptive and draw(st.booleans()):
-        options["regularizer"] = draw(terms(method))
-    args = {**(drift.values(random) or {}), **(diffusion.values(random) or {})}
-    return Example(equation, (start, end), state.values(random), args or None, options)
+    kind = draw(st.sampled_from(_NOISES))
+    serving = [m for m in map(lookup, names("sde")) if kind in m.noises and not m.pairs]
+    estimates = draw(st.booleans())
+    method = draw(st.sampled_from([m for m in serving if m.adaptive == estimates]))
+    adaptive = method.adaptive and draw(st.booleans())
+    return StochasticFamily(
+        draw(fields(state, batch)), draw(diffusions(kind, state, batch)), method.name, kind,
+        draw(st.booleans()), adaptive, batch,
+        (draw(terms(method)),) if method.adaptive and draw(st.booleans()) else (),
+        draw(st.sampled_from([0, 0, 3])),
+    )  # fmt: skip
+
+
+@st.composite
+def stochastic_examples(draw: st.DrawFn) -> Example:
+    """Random stochastic equations, ready for ``example.crosscheck()``."""
+    return draw(stochastic_families()).example(draw(st.integers(0, 1000)), 0)
