@@ -307,6 +307,11 @@ class Recipe(ABC):
                 f"{_names(unused)}; try adding it to the regularizers: --regularizers "
                 f"{','.join((*settings.regularizers, *unused))}"
             )
+        if bare := [n for n in settings.weights if self.regularizers[n].regularizer is None]:
+            raise ValueError(
+                f"expected weights of rows with a regularizer, received one of {_names(bare)}; try "
+                "leaving it out"
+            )
         method = lookup(settings.method)
         for name in settings.regularizers:
             self.weight(settings, name, steps=1)
