@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndereg.spec.tableau import Tableau, rounding_unit, stability_polynomial, stability_size
+from ndereg.spec.stability import stability_polynomial, stability_size
+from ndereg.spec.tableau import Tableau, rounding_unit
 
 HALF = Fraction(1, 2)
 EULER = Tableau("euler", 1, ((),), (1,))

@@ -114,16 +114,8 @@ def control_program(adaptive: bool, remembers: bool = True, stochastic: bool = F
     law = e0 ** -where(good, p["beta1"], p["exponent"])
     memory: dict[str, Value] = {}
     if remembers:
-        e1, e2, h1 = (builder.input(name, "scalar") for name in MEMORY[:3])
-        ratio = where(h1.equals(0.0), 1.0, abs(h / where(h1.equals(0.0), 1.0, h1)))
-        ratio = where(ratio.equals(0.0), 1.0, ratio)
-        history = e1 ** -p["beta2"] * e2 ** -p["beta3"] * ratio ** -p["alpha"]
+        history, memory = _remembered(builder, p, e0, h, accept)
         law = law * where(good, history, 1.0)
-        memory = {
-            "E1": where(accept, maximum(e0, SMALLEST_MEMORY), e1),
-            "E2": where(accept, e1, e2),
-            "h1": where(accept, h, h1),
-        }
     law = law * p["safety"]
     factor = where(
         good,
@@ -153,6 +145,21 @@ def control_program(adaptive: bool, remembers: bool = True, stochastic: bool = F
             "rejected": running & (~good),
         },
     )
+
+
+def _remembered(
+    builder: Builder, p: dict[str, Value], e0: Value, h: Value, accept: Value
+) -> tuple[Value, dict[str, Value]]:
+    """Return the factor that the two errors and the step of before give, and the memory to come."""
+    e1, e2, h1 = (builder.input(name, "scalar") for name in MEMORY[:3])
+    ratio = where(h1.equals(0.0), 1.0, abs(h / where(h1.equals(0.0), 1.0, h1)))
+    ratio = where(ratio.equals(0.0), 1.0, ratio)
+    history = e1 ** -p["beta2"] * e2 ** -p["beta3"] * ratio ** -p["alpha"]
+    return history, {
+        "E1": where(accept, maximum(e0, SMALLEST_MEMORY), e1),
+        "E2": where(accept, e1, e2),
+        "h1": where(accept, h, h1),
+    }
 
 
 def accumulate_program(terms: tuple[Term, ...]) -> Program:

@@ -21,7 +21,8 @@ from functools import cache, cached_property
 from itertools import combinations_with_replacement, islice
 from typing import NoReturn
 
-from ndereg.spec.tableau import Number, Tableau, rounding_unit, stability_size
+from ndereg.spec.stability import stability_size
+from ndereg.spec.tableau import Number, Tableau, rounding_unit
 
 __all__ = ["Condition", "Tree", "check", "order_conditions", "rooted_trees"]
 

@@ -152,30 +152,36 @@ def gradient_audit(
         "discrete": (Discrete(checkpoints), kept),
         "backsolve": ("backsolve", 2 * state + parameters),
     }
-    rows = []
-    for way, (adjoint, size) in ways.items():
-        try:
-            found, seconds = problem.timed_gradient(adjoint, repeats)
-        except SolveError as error:
-            rows.append(
-                GradientRow(way, float("nan"), float("nan"), size, str(error).partition(":")[0])
-            )
-            continue
-        slopes = [problem.slope(found, tangent) for tangent in tangents]
-        rows.append(GradientRow(way, _error(slopes, truth), seconds, size))
+    rows = [
+        _adjoint_row(problem, way, adjoint, size, repeats, tangents, truth)
+        for way, (adjoint, size) in ways.items()
+    ]
+    rows.append(_differences_row(problem, repeats, tangents, truth))
+    return GradientAudit(tuple(rows), _recommendation(rows, accepted, checkpoints, rtol))
+
+
+def _adjoint_row(
+    problem: _Audited, way: str, adjoint: Any, size: int, repeats: int, tangents: list[Any],
+    truth: list[float],
+) -> GradientRow:  # fmt: skip
+    try:
+        found, seconds = problem.timed_gradient(adjoint, repeats)
+    except SolveError as error:
+        return GradientRow(way, float("nan"), float("nan"), size, str(error).partition(":")[0])
+    slopes = [problem.slope(found, tangent) for tangent in tangents]
+    return GradientRow(way, _error(slopes, truth), seconds, size)
+
+
+def _differences_row(
+    problem: _Audited, repeats: int, tangents: list[Any], truth: list[float]
+) -> GradientRow:
     _, seconds = min((problem.solution() for _ in range(repeats)), key=lambda pair: pair[1])
     numbers = sum(leaf.size for leaf in [*flatten(problem.y0)[0], *flatten(problem.args)[0]])
     slopes = [problem.difference(tangent, 1e-4) for tangent in tangents]
-    rows.append(
-        GradientRow(
-            "finite differences",
-            _error(slopes, truth),
-            4 * numbers * seconds,
-            0,
-            f"{4 * numbers} solves for {numbers} numbers",
-        )
-    )
-    return GradientAudit(tuple(rows), _recommendation(rows, accepted, checkpoints, rtol))
+    return GradientRow(
+        "finite differences", _error(slopes, truth), 4 * numbers * seconds, 0,
+        f"{4 * numbers} solves for {numbers} numbers",
+    )  # fmt: skip
 
 
 class _Audited:

@@ -20,6 +20,7 @@ from torch import fx, nn
 from ndereg.models.importing import torch_layers, torch_shapes  # noqa: F401, they add to the table
 from ndereg.models.importing.builder import STATE, TIME, Builder, PortError
 from ndereg.models.importing.own import own_model
+from ndereg.models.importing.torch_modules import MODULES
 from ndereg.models.importing.torch_operations import TABLE, Unsupported, known
 from ndereg.models.model import Model
 from ndereg.models.neural_ode import NeuralODE
@@ -446,58 +447,3 @@ def _verify(module: nn.Module, names: list[str], model: Model, example: tuple[An
         raise PortError("", type(module).__name__,
                         f"its program differs from it by {error:.1e} at the example",
                         "model.eval(), and no operations in place")  # fmt: skip
-
-
-# Modules that are converted whole, as torch.fx cannot look into them
-
-
-def _batch_norm(b: Builder, module: Any, weight: Any, x: Any) -> Any:
-    if module.training or module.running_mean is None:
-        raise Unsupported("in training its statistics change from call to call; model.eval()")
-    names = ("running_mean", "running_var", "weight", "bias")
-    return b.call("batch_norm", x, *map(weight, names), module.eps)
-
-
-def _conv(count: int) -> Callable[..., Any]:
-    def convert(b: Builder, module: Any, weight: Any, x: Any) -> Any:
-        if module.padding_mode != "zeros":
-            raise Unsupported(f"padding_mode={module.padding_mode!r}")
-        return TABLE[f"conv{count}d"](
-            b, x, weight("weight"), weight("bias"), module.stride, module.padding, module.dilation,
-            module.groups, kernel=module.kernel_size,
-        )  # fmt: skip
-
-    return convert
-
-
-def _gru_cell(b: Builder, module: Any, weight: Any, x: Any, h: Any = None) -> Any:
-    if h is None:
-        raise Unsupported("a call without a state")
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    parts = [weight(name) if getattr(module, name) is not None else None for name in names]
-    return TABLE["gru_cell"](b, x, h, *parts)
-
-
-def _rnn_cell(b: Builder, module: Any, weight: Any, x: Any, h: Any = None) -> Any:
-    if h is None or module.nonlinearity != "tanh":
-        raise Unsupported("a call without a state, or relu")
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    parts = [weight(name) if getattr(module, name) is not None else None for name in names]
-    return TABLE["rnn_tanh_cell"](b, x, h, *parts)
-
-
-def _softmax(b: Builder, module: Any, weight: Any, x: Any) -> Any:
-    return TABLE["softmax"](b, x, module.dim)
-
-
-MODULES: dict[type[nn.Module], Callable[..., Any]] = {
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.BatchNorm3d: _batch_norm,
-    nn.Conv1d: _conv(1),
-    nn.Conv2d: _conv(2),
-    nn.Conv3d: _conv(3),
-    nn.GRUCell: _gru_cell,
-    nn.RNNCell: _rnn_cell,
-    nn.Softmax: _softmax,
-}

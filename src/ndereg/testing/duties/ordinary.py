@@ -13,8 +13,8 @@ from ndereg.catalogue import lookup
 from ndereg.spec.adjoint import Discrete
 from ndereg.spec.controller import ConstantStep, PIDController
 from ndereg.spec.regularizer import ErrorEstimate, StiffnessEstimate
+from ndereg.spec.stability import stability_polynomial
 from ndereg.spec.status import Status
-from ndereg.spec.tableau import stability_polynomial
 from ndereg.structure import flatten
 from ndereg.testing.duties.duty import agree, duty, expect
 from ndereg.testing.frameworks import Bench
