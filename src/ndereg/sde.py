@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ndereg.spec.stochastic import CALCULI, NOISE_KINDS, Calculus, NoiseKind
@@ -27,7 +27,8 @@ class SDE:
         than that of the state, of length ``m``. ``"additive"``: ``g`` depends on the time alone,
         and has one of these two shapes, a state's being that of diagonal noise.
     calculus : {"ito", "stratonovich"}
-        How the noise is integrated. With additive noise the two are the same.
+        How the noise is integrated. With additive noise the two are the same; :meth:`converted`
+        writes an equation of one as one of the other.
     shared : bool
         With ``batch="independent"``: whether all samples are driven by the same noise, rather than
         each by its own.
@@ -73,3 +74,89 @@ class SDE:
                 )
         if not isinstance(self.shared, bool):
             raise TypeError(f"expected a bool for SDE.shared, received {self.shared!r}; try False")
+
+    def converted(self, calculus: Calculus) -> SDE:
+        r"""Return the same equation in the other calculus: the same solutions, another drift.
+
+        The drift of Stratonovich is that of Ito less :math:`\frac12 \sum_j (\partial g_j /
+        \partial y) g_j` over the columns ``g_j`` of the diffusion (Kloeden and Platen, "Numerical
+        solution of stochastic differential equations", 1992, section 4.9). It is computed by a
+        derivative of the diffusion along each column, one for diagonal and scalar noise, whenever
+        the drift is evaluated, and differentiated with it.
+
+        Parameters
+        ----------
+        calculus : {"ito", "stratonovich"}
+            That of the equation itself returns the equation.
+
+        Raises
+        ------
+        ValueError
+            If `calculus` is unknown.
+
+        Notes
+        -----
+        Of diagonal noise entry ``i`` of the diffusion has to depend on entry ``i`` of the state
+        alone. A solve refuses one that does not, as far as it knows values before it starts; as a
+        matrix of ``noise="general"`` it may. The diffusion has to be differentiable by the backend,
+        and an ``@njit`` function is refused.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> growth = SDE(lambda t, y, args: 0.5 * y, lambda t, y, args: 0.4 * y)
+        >>> y = np.array([1.0, 2.0])
+        >>> growth.converted("stratonovich").drift(0.0, y, None)  # 0.5 y - 0.4^2 y / 2
+        array([0.42, 0.84])
+        """
+        if calculus not in CALCULI:
+            raise ValueError(
+                f"expected calculus to be one of {', '.join(CALCULI)}, received {calculus!r}; try "
+                f"{CALCULI[0]!r}"
+            )
+        if calculus == self.calculus:
+            return self
+        if self.diffusion is None or self.noise == "additive":
+            return replace(self, calculus=calculus)
+        undone = ConvertedDrift(None, self.diffusion, self.noise, self.calculus)
+        given = self.drift
+        if isinstance(given, ConvertedDrift) and replace(given, drift=None) == undone:
+            return replace(self, drift=given.drift, calculus=calculus)
+        drift = ConvertedDrift(given, self.diffusion, self.noise, calculus)
+        return replace(self, drift=drift, calculus=calculus)
+
+
+@dataclass(frozen=True)
+class ConvertedDrift:
+    """The drift of an equation in the other calculus; what :meth:`SDE.converted` makes.
+
+    Attributes
+    ----------
+    drift, diffusion : callable
+        Of the equation as it was written.
+    noise : {"diagonal", "scalar", "general"}
+    calculus : {"ito", "stratonovich"}
+        Of the equation that this is the drift of.
+    derivatives : Derivatives or None
+        Those of the backend that solves it; None takes those of the arrays' framework.
+    """
+
+    drift: Callable[..., Any] | None
+    diffusion: Callable[..., Any]
+    noise: NoiseKind
+    calculus: Calculus
+    derivatives: Any = None
+
+    def __call__(self, t: Any, y: Any, args: Any) -> Any:
+        """Evaluate the drift, and the correction by derivatives of the diffusion."""
+        from ndereg.backends.conversion import corrected  # which needs arrays, as this does now
+
+        return corrected(self, t, y, args)
+
+    def __ndereg_field__(self, args: Any) -> tuple[ConvertedDrift, Any]:
+        """Resolve the drift, where it stands for another one (:func:`ndereg.field.resolve`)."""
+        stands_for = getattr(type(self.drift), "__ndereg_field__", None)
+        if stands_for is None:
+            return self, args
+        drift, args = stands_for(self.drift, args)
+        return replace(self, drift=drift), args

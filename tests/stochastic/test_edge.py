@@ -72,9 +72,12 @@ def test_without_noise_it_is_the_ordinary_equation() -> None:
             {"method": "tsit5"},
             r"expected a method for diagonal noise .*sosri.*'tsit5' .*SDE\(drift, None\)",
         ),
-        ({"method": "stochastic_heun"}, "Ito, received 'stochastic_heun'.*noise='additive'"),
+        (
+            {"method": "stochastic_heun"},
+            r"Ito, received 'stochastic_heun'.*sde\.converted\('strato",
+        ),
         ({"method": "sra1"}, "expected a method for diagonal noise"),
-        ({"adjoint": "backsolve"}, "expected an equation of Stratonovich for adjoint='backsolve'"),
+        ({"adjoint": "backsolve"}, r"of Stratonovich for adjoint='backsolve'.*sde\.converted"),
         ({"method": "euler_maruyama", "controller": None}, "embedded error.*lamba_em"),
         ({"controller": ndereg.PIDController(dt_min=1e-9)}, "dt_min of at least"),
         (

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ndereg import ops
 from ndereg.backends.base import Array, Backend, Layout
 from ndereg.structure import Structure, check_leaves, flatten
 
@@ -97,6 +98,52 @@ def refuse_result(leaf: Any, arrays: str, structure: Structure) -> None:
         f"received {kind.__module__}.{kind.__qualname__}; try the functions of ndereg.ops, which "
         "compute on the arrays of every framework"
     )
+
+
+def checked_leaves(
+    result: Any,
+    like: Sequence[Any],
+    structure: Structure,
+    owns: Callable[[object], bool],
+    what: str,
+    columns: bool = False,
+) -> list[Any]:
+    """Return the leaves of a result of ``what`` for a state, checked; numbers become arrays.
+
+    Parameters
+    ----------
+    like : sequence of arrays
+        Leaves of the state, of ``structure``.
+    owns : callable
+        Whether a leaf is an array that a field may return.
+    columns : bool
+        Whether the result has one axis more than the state, of one length in all its arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    leaves, received = flatten(result)
+    if not columns:
+        leaves = [
+            ops.zeros_like(y) + leaf if type(leaf) in (int, float, complex) else leaf
+            for leaf, y in zip(leaves, [*like, *[like[0]] * len(leaves)], strict=False)
+        ]
+    for leaf in leaves:
+        if not owns(leaf):
+            refuse_result(leaf, "arrays of the state's framework", structure)
+    added = tuple(leaves[0].shape[-1:]) if columns and leaves else ()
+    check_leaves(
+        f"the result of {what}",
+        like="the state with its noise" if columns else "the state",
+        expected=structure,
+        shapes=[(*leaf.shape, *added) for leaf in like],
+        dtypes=[str(leaf.dtype).rpartition(".")[2] for leaf in like],
+        received=received,
+        received_shapes=[tuple(leaf.shape) for leaf in leaves],
+        received_dtypes=[str(leaf.dtype).rpartition(".")[2] for leaf in leaves],
+    )
+    return leaves
 
 
 def note_call(error: Exception, layout: Any, args_structure: Structure) -> None:

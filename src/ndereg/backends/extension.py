@@ -19,7 +19,7 @@ import numpy as np
 
 from ndereg import ops
 from ndereg.backends.base import Array, Backend, Layout, Problem, Result, layout_of
-from ndereg.backends.bound import BoundField, note_call, refuse_result
+from ndereg.backends.bound import BoundField, checked_leaves, note_call
 from ndereg.backends.derivatives import Derivatives
 from ndereg.backends.draws import uniform
 from ndereg.backends.pairs import first_of_pair, pair_cotangent, start_cotangent
@@ -27,7 +27,7 @@ from ndereg.backends.undriven import undriven
 from ndereg.field import is_compiled
 from ndereg.flow import Divergence, Flow
 from ndereg.spec.integrand import Integrand
-from ndereg.structure import LEAF, Structure, check_leaves, flatten
+from ndereg.structure import LEAF, Structure, flatten
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,7 @@ class ExtendedField:
         except Exception as error:
             note_call(error, self, flatten(args)[1])
             raise
-        leaves, received = flatten(result)
-        numbers = (int, float, complex)
-        leaves = [
-            ops.zeros_like(like) + leaf if type(leaf) in numbers else leaf
-            for leaf, like in zip(leaves, [*y, *[y[0]] * len(leaves)], strict=False)
-        ]
-        for leaf in leaves:
-            if not self.derivatives.owns(leaf):
-                refuse_result(leaf, "arrays of the state's framework", self.structure)
-        check_leaves(
-            "the result of the field", like="the state", expected=self.structure,
-            shapes=self.shapes, dtypes=self.dtypes, received=received,
-            received_shapes=[leaf.shape for leaf in leaves],
-            received_dtypes=[str(leaf.dtype).rpartition(".")[2] for leaf in leaves],
-        )  # fmt: skip
-        return leaves
+        return checked_leaves(result, y, self.structure, self.derivatives.owns, "the field")
 
     @property
     def rate_shape(self) -> tuple[int, ...]:

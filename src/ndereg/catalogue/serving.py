@@ -131,8 +131,8 @@ def _refuse_unfit(method: Tableau | StochasticMethod, noise: Noise | None) -> No
         what = "underdamped Langevin dynamics"
     if stochastic and noise.kind in method.noises:
         advice = (
-            f"; {method.name!r} solves equations of {method.calculus.capitalize()}, and the two "
-            "are the same only where the noise is additive (noise='additive')"
+            f"; {method.name!r} solves equations of {method.calculus.capitalize()}, as which the "
+            f"same equation is sde.converted({method.calculus!r})"
         )
     elif isinstance(method, LangevinMethod):
         advice = f"; {method.name!r} solves an ndereg.UnderdampedLangevin"
@@ -163,7 +163,7 @@ def _refuse_unreturned(method: Tableau | StochasticMethod, noise: Noise) -> None
     if not stratonovich:
         raise ValueError(
             "expected an equation of Stratonovich for adjoint='backsolve', received one of Ito; "
-            "try adjoint='discrete', or the equation with calculus='stratonovich'"
+            "try adjoint='discrete', or sde.converted('stratonovich'), which is the same equation"
         )
     raise ValueError(
         "expected a method for general noise in the calculus of Stratonovich for "

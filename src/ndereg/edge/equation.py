@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -24,9 +24,9 @@ from ndereg.backends.base import (
 from ndereg.backends.bound import BoundField
 from ndereg.backends.brownian import Entries
 from ndereg.edge.path import path_of_solve, refuse_unresolved, smallest_step
-from ndereg.field import is_compiled
+from ndereg.field import is_compiled, refuse_no_field
 from ndereg.langevin import UnderdampedLangevin
-from ndereg.sde import SDE
+from ndereg.sde import SDE, ConvertedDrift
 from ndereg.spec.adjoint import Adjoint, Discrete, NoAdjoint
 from ndereg.spec.integrand import Integrand
 from ndereg.spec.stochastic import Noise, StochasticMethod
@@ -64,7 +64,37 @@ def split(backend: Backend, field: Any) -> tuple[Any, Equation | None]:
     if isinstance(field, SDE) and field.diffusion is None:
         return field.drift, None
     with_paths(backend)
-    return (field.drift if isinstance(field, SDE) else field.grad_potential), field
+    if isinstance(field, UnderdampedLangevin):
+        return field.grad_potential, field
+    if isinstance(field.drift, ConvertedDrift):
+        return _differentiable(backend, field.drift), field
+    return field.drift, field
+
+
+def _differentiable(backend: Backend, converted: ConvertedDrift) -> ConvertedDrift:
+    """A drift in the other calculus, with the derivatives of the backend.
+
+    Raises
+    ------
+    TypeError
+        If the backend has none, or it is not made of plain functions.
+    """
+    own: Any = backend
+    if not hasattr(own, "derivatives"):
+        raise TypeError(
+            "expected a backend with derivatives for SDE.converted(...), received "
+            f"{own.name!r}; try one of those that ndereg brings"
+        )
+    refuse_no_field(converted.drift, "field")
+    refuse_foreign_module(backend, converted.drift, "the field")
+    for function in (converted.drift, converted.diffusion):
+        if is_compiled(function) or getattr(function, "in_place", False):  # type: ignore[arg-type]
+            raise TypeError(
+                "expected plain Python functions for SDE.converted(...), received an @njit "
+                "function or one that writes into an argument; try the function that it was made "
+                "of, which is compiled all the same"
+            )
+    return replace(converted, derivatives=own.derivatives())
 
 
 def refuse_foreign_module(backend: Backend, function: Any, what: str) -> None:
@@ -244,6 +274,8 @@ def driven(
     diffusion = _diffusion(with_paths(backend), problem, equation, found, key)
     if found.noise.kind == "additive":
         refuse_dependence(backend, diffusion, problem.t0, problem.y0, problem.args)
+    if found.noise.kind == "diagonal" and isinstance(problem.field, ConvertedDrift):
+        refuse_mixing(backend, diffusion, problem.t0, problem.y0, problem.args)
     parameters = problem.parameters
     if problem.spec.adaptive:
         parameters = smallest_step(parameters, diffusion.path)
@@ -290,9 +322,70 @@ def refuse_dependence(
     ValueError
     """
     field: Any = diffusion.field
-    reads_no_more = not args and getattr(field, "__closure__", field) is None
+    reads_no_more = _reads_no_more(field, args)
     if reads_no_more and field in _independent:
         return
+    value, known = _values(backend, diffusion, t0, y0, args)
+    differ = _differ(value(known), value(known * 1.25 + 1.0))
+    if differ:
+        raise ValueError(
+            "expected a diffusion that depends on the time alone for noise='additive', received "
+            "one that changes with the state; try noise='diagonal', or 'general' for a matrix"
+        )
+    if reads_no_more and differ is False:
+        _independent.add(field)
+
+
+_entrywise: WeakSet[Any] = WeakSet()
+"""Functions of no more than time and state whose entries were found not to mix."""
+
+
+def refuse_mixing(
+    backend: Backend, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
+) -> None:
+    """Refuse to convert diagonal noise, an entry of which depends on another entry of the state.
+
+    The entries whose number has a binary digit of 0, then those with 1, are moved, and the others
+    of the diffusion must not change: any two entries differ in a digit. When it is looked at, and
+    when nothing is said, is as in :func:`refuse_dependence`.
+
+    Raises
+    ------
+    ValueError
+    """
+    field: Any = diffusion.field
+    reads_no_more = _reads_no_more(field, args)
+    if reads_no_more and field in _entrywise:
+        return
+    value, known = _values(backend, diffusion, t0, y0, args)
+    start, entries = value(known), np.arange(known.shape[-1])
+    for digit in range((entries.size - 1).bit_length()):
+        for moved in (entries >> digit & 1 == 0, entries >> digit & 1 == 1):
+            there = value(np.where(moved, known * 1.25 + 1.0, known))
+            if start is None or there is None:
+                return
+            differ = _differ(start[:, ~moved], there[:, ~moved])
+            if differ is None:
+                return
+            if differ:
+                raise ValueError(
+                    "expected a diffusion whose entry i depends on entry i of the state alone for "
+                    "SDE.converted(...) with noise='diagonal', received one that mixes entries; "
+                    "try noise='general' with the diagonal matrix, which is converted exactly"
+                )
+    if reads_no_more:
+        _entrywise.add(field)
+
+
+def _reads_no_more(field: Any, args: Sequence[Array]) -> bool:
+    """Whether a function reads time and state alone, as far as that can be seen."""
+    return not args and getattr(field, "__closure__", field) is None
+
+
+def _values(
+    backend: Backend, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
+) -> tuple[Callable[[Any], Any], Any]:
+    """The diffusion at the start of time as NumPy knows it, and a state to look at it."""
     layout = diffusion.call.layout  # type: ignore[attr-defined]
     start = backend.concrete(t0)
     times = np.full(layout.time_shape, 0.0 if start is None else float(start))
@@ -304,17 +397,16 @@ def refuse_dependence(
     real, known = layout.real_dtype, backend.concrete(y0)
     if known is None or np.iscomplexobj(known):
         known = np.ones(tuple(y0.shape))
-    found = [backend.probed(value, state) for state in (known, known * 1.25 + 1.0)]
-    if any(each is None or not np.all(np.isfinite(each)) for each in found):
-        return
-    size = np.max(np.abs(found[0])) + np.max(np.abs(found[1]))
-    if np.max(np.abs(found[0] - found[1])) > np.sqrt(np.finfo(real).eps) * size:
-        raise ValueError(
-            "expected a diffusion that depends on the time alone for noise='additive', received "
-            "one that changes with the state; try noise='diagonal', or 'general' for a matrix"
-        )
-    if reads_no_more:
-        _independent.add(field)
+    return lambda state: backend.probed(value, state), known
+
+
+def _differ(first: Any, second: Any) -> bool | None:
+    """Whether values differ by more than rounding; None where one is unknown or not finite."""
+    if any(each is None or not np.all(np.isfinite(each)) for each in (first, second)):
+        return None
+    size = np.max(np.abs(first)) + np.max(np.abs(second))
+    eps = np.finfo(first.dtype).eps
+    return bool(np.max(np.abs(first - second)) > np.sqrt(eps) * size)
 
 
 def _no_diffusion(t: Any, y: Any, args: Any) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 from ndereg.backends.extension import ExtendedField
 from ndereg.backends.undriven import ExtendedDiffusion
 from ndereg.field import Field, is_known_by_value
+from ndereg.sde import ConvertedDrift
 
 _SMALL = 1 << 14
 _VALUES = (int, str, bytes, bool, type(None), type(Ellipsis))
@@ -123,6 +124,9 @@ def _mark(value: Any, depth: int, reads: _Reads) -> Any:
         )  # fmt: skip
     if isinstance(value, ExtendedDiffusion):
         return (ExtendedDiffusion, value.channels, _mark(value.diffusion, depth + 1, reads))
+    if isinstance(value, ConvertedDrift):
+        parts = (value.drift, value.diffusion, value.noise, value.calculus)
+        return (ConvertedDrift, *(_mark(part, depth + 1, reads) for part in parts))
     if isinstance(value, Field):
         parts = (value.function, value.vjp, value.in_place)
         return (Field, *(_mark(part, depth + 1, reads) for part in parts))

@@ -28,7 +28,7 @@ from ndereg.plan.brownian import Areas, Grid
 from ndereg.plan.kept import kept_plan
 from ndereg.plan.lower import Plan
 from ndereg.plan.program import Evaluate, Slot
-from ndereg.sde import SDE
+from ndereg.sde import SDE, ConvertedDrift
 from ndereg.spec.adjoint import Discrete, NoAdjoint
 from ndereg.structure import LEAF
 
@@ -171,6 +171,8 @@ class TorchBackend:
             return {name: p for name, p in found.items() if unique[id(p)] == name}
         if isinstance(field, UnderdampedLangevin):
             field = field.grad_potential
+        if isinstance(field, ConvertedDrift):  # the diffusion is also that of the equation
+            return self.carried_parameters(field.drift)
         if not isinstance(field, torch.nn.Module):
             return {}
         return {name: p for name, p in field.named_parameters() if p.requires_grad}

@@ -14,6 +14,7 @@ from ndereg.backends.base import Backend, Problem
 from ndereg.backends.bound import BoundField
 from ndereg.backends.extension import ExtendedField
 from ndereg.backends.torch.outside import LATE, Boundary, dependencies
+from ndereg.sde import ConvertedDrift
 from ndereg.structure import LEAF
 
 Linearization = tuple[torch.Tensor, torch.Tensor]
@@ -34,6 +35,10 @@ def adapt(field: Callable[..., Any], has_args: bool) -> Callable[[Any, Any, Any]
     """
     if isinstance(field, ExtendedField):
         return replace(field, field=adapt(_uncompiled(field.field), has_args))
+    if isinstance(field, ConvertedDrift):
+        parts = (field.drift, field.diffusion)
+        drift, diffusion = (adapt(_uncompiled(part), has_args) for part in parts)
+        return replace(field, drift=drift, diffusion=diffusion)
     if not isinstance(field, torch.nn.Module):
         return field
     most, least = _positional(getattr(field, "_orig_mod", field))
