@@ -85,20 +85,9 @@ def trace(
         state = state_structure.unflatten([wrap(i) for i in leaves])
         args = args_structure.unflatten([wrap(i) for i in arguments])
         result = _called(field, wrap(time), state, args)
-        received, structure = flatten(result)
-        # Leaves too many are refused below, whatever their dtype.
-        kinds = itertools.chain(state_dtypes, itertools.repeat(dtype))
-        received = [_as_array(x, kind) for x, kind in zip(received, kinds, strict=False)]
-        check_leaves(
-            what,
-            like="the state" if result_shapes is None else "the state with its noise",
-            expected=state_structure,
-            shapes=state_shapes if result_shapes is None else result_shapes,
-            dtypes=state_dtypes,
-            received=structure,
-            received_shapes=[x.shape for x in received],
-            received_dtypes=[x.dtype.name for x in received],
-        )
+        like = "the state" if result_shapes is None else "the state with its noise"
+        wanted = state_shapes if result_shapes is None else result_shapes
+        received = _leaves(result, what, like, state_structure, wanted, state_dtypes, dtype)
         if result_shapes is not None:
             sizes = [math.prod(shape[len(lead) :]) for shape in result_shapes]
         parts = [
@@ -106,6 +95,23 @@ def trace(
             for x, size in zip(received, sizes, strict=True)
         ]
         return builder.build([builder.concat(parts, len(lead))])
+
+
+def _leaves(
+    result: Any, what: str, like: str, structure: Structure, shapes: Shapes,
+    dtypes: Sequence[str], dtype: str,
+) -> list[Any]:  # fmt: skip
+    """Return the leaves of a result as arrays, refused where they are not as expected."""
+    leaves, received = flatten(result)
+    # Leaves too many are refused below, whatever their dtype.
+    kinds = itertools.chain(dtypes, itertools.repeat(dtype))
+    arrays = [_as_array(x, kind) for x, kind in zip(leaves, kinds, strict=False)]
+    check_leaves(
+        what, like=like, expected=structure, shapes=shapes, dtypes=dtypes, received=received,
+        received_shapes=[x.shape for x in arrays],
+        received_dtypes=[x.dtype.name for x in arrays],
+    )  # fmt: skip
+    return arrays
 
 
 def _time_shape(shapes: Shapes, batch: int | None) -> tuple[int, ...]:
