@@ -93,6 +93,84 @@ def test_agrees_with_eager_steps(built, options):
     assert built["kernels"] >= 2
 
 
+class Rates(torch.nn.Module):
+    """Drift or diffusion of a stochastic equation, with a parameter that both of them hold."""
+
+    def __init__(self, seed, shared, channels=None):
+        super().__init__()
+        columns = 3 if channels is None else 3 * channels
+        self.layer = torch.nn.Linear(3, columns, dtype=torch.float64)
+        self.shared, self.channels = shared, channels
+        with torch.no_grad():
+            self.layer.weight.copy_(0.3 * normal(columns, 3, seed=seed))
+            self.layer.bias.copy_(0.3 * normal(columns, seed=seed + 1))
+
+    def forward(self, t, y):
+        rates = torch.tanh(self.layer(y)) * self.shared + 0.1 * torch.cos(t)
+        if self.channels is None:
+            return rates
+        return rates.reshape(*y.shape, self.channels)
+
+
+def stochastic(noise="diagonal", calculus="stratonovich"):
+    shared = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+    channels = {"general": 2}.get(noise)
+    drift, diffusion = Rates(1, shared), Rates(5, shared, channels)
+    wrt = [shared, *drift.layer.parameters(), *diffusion.layer.parameters()]
+
+    def equation(wrap):
+        return ndereg.SDE(wrap(drift), wrap(diffusion), noise=noise, calculus=calculus)
+
+    return equation, wrt
+
+
+CONSTANT = {"controller": ndereg.ConstantStep(0.125), "adjoint": ndereg.Discrete(checkpoints=3)}
+ADAPTIVE = {"regularizer": PENALTY, "rtol": 1e-2, "atol": 1e-2, "first_step": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("method", "noise", "options"),
+    [
+        ("stochastic_heun", "diagonal", CONSTANT),
+        ("stochastic_heun", "scalar", CONSTANT),
+        ("stochastic_heun", "general", {**CONSTANT, "t_eval": [0.0, 0.3, 2.0]}),
+        ("reversible_heun", "diagonal", CONSTANT),
+        ("reversible_heun", "general", {**CONSTANT, "adjoint": "reversible"}),
+        ("spark", "diagonal", ADAPTIVE),
+        ("spark", "diagonal", {**ADAPTIVE, "batch": "independent"}),
+    ],
+    ids=["diagonal", "scalar", "general", "pairs", "undone", "adaptive", "independent"],
+)
+def test_stochastic_equations(built, method, noise, options):
+    """Drift and diffusion are compiled into the steps, with a parameter that both of them hold."""
+    equation, wrt = stochastic(noise)
+    y0 = normal(4, 3, seed=1).requires_grad_()
+    options = {"method": method, "key": 3, **options}
+    right, expected = gradients(equation(lambda field: field), y0, [y0, *wrt], **options)
+    assert built["kernels"] == 0
+    sol, found = gradients(equation(torch.compile), y0, [y0, *wrt], **options)
+    assert built["kernels"] >= 2
+    torch.testing.assert_close(sol.ys, right.ys, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(sol.penalty, right.penalty, rtol=1e-9, atol=1e-9)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_diffusion_that_is_not_compiled(built):
+    """Half of an equation is no step; what is compiled is called as it is."""
+    equation, wrt = stochastic()
+    whole = equation(lambda field: field)
+    half = ndereg.SDE(
+        torch.compile(whole.drift, backend="eager"), whole.diffusion, calculus="stratonovich"
+    )
+    y0, options = normal(4, 3, seed=1), {"method": "stochastic_heun", "key": 3, **CONSTANT}
+    _, expected = gradients(whole, y0, wrt, **options)
+    _, found = gradients(half, y0, wrt, **options)
+    assert built["kernels"] == 0
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_single_precision(built):
     network = Network(torch.float32)
     y0 = normal(5, 3, seed=1, dtype=torch.float32).requires_grad_()

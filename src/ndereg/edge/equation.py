@@ -171,7 +171,7 @@ def outline(
     if isinstance(equation, UnderdampedLangevin):
         part = _position(equation, layout)
         return Outline(part, Noise("langevin", "ito", "diagonal"), part.entries, part)
-    if is_compiled(equation.drift) or is_compiled(equation.diffusion or equation.drift):
+    if any(map(is_compiled, (equation.drift, equation.diffusion))):
         raise TypeError(
             "expected plain Python functions in an ndereg.SDE, received an @njit function; try the "
             "function that it was made of, which is compiled all the same"

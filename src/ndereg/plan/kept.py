@@ -1,7 +1,6 @@
 """Steps of which is kept what their transpose would make again, where there is memory for it.
 
-These are the linearizations of the field, the arrays from which the estimates were made, and the
-noise.
+These are the linearizations of the field, and the arrays from which the estimates were made.
 """
 
 from __future__ import annotations
@@ -91,8 +90,6 @@ def kept_plan(plan: Plan) -> KeptPlan | None:
         elif instruction.dst in read & made.keys():
             slots.append(instruction.dst)
         body.append(instruction)
-    # what was drawn of the path costs more than anything else of a step with a cheap field
-    slots += [name for name in plan.noise if name in read]
     outputs = dict(plan.step.outputs) | {slot: slot for slot in slots}
     pairs = [
         pair

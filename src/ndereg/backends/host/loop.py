@@ -24,13 +24,15 @@ from ndereg.spec.status import Status
 class Row:
     """One attempt that some sample accepted; ``h`` is 0 for samples that did not.
 
-    ``kept`` are the stages with their linearizations, by slot, where there was memory for them.
+    ``kept`` are the stages with their linearizations, by slot, and ``noise`` is what was drawn of
+    the path, where there was memory for them.
     """
 
     t: Any
     h: Any
     emissions: list[Emission] = field(default_factory=list)
     kept: dict[str, Any] | None = None
+    noise: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class Keeping:
 
 @dataclass
 class Tape:
-    """What the reverse pass needs of the forward one."""
+    """What the reverse pass needs of the forward one; noise is kept of ``noise_rows``."""
 
     checkpoints: Checkpoints[Any] | Undone
     keeping: Keeping | None = None
+    noise_rows: int = 0
     rows: list[Row] = field(default_factory=list)
     start_emissions: list[Emission] = field(default_factory=list)
     t_end: Any = None
@@ -57,10 +60,10 @@ class Tape:
     reductions: dict[str, Any] = field(default_factory=dict)
 
 
-def open_tape(adjoint: Adjoint, keeping: Keeping | None = None) -> Tape | None:
+def open_tape(adjoint: Adjoint, keeping: Keeping | None = None, noise_rows: int = 0) -> Tape | None:
     """Return the tape of an adjoint that transposes the steps taken; None of the others."""
     if isinstance(adjoint, Discrete):
-        return Tape(Checkpoints(adjoint.checkpoints), keeping)
+        return Tape(Checkpoints(adjoint.checkpoints), keeping, noise_rows)
     return Tape(Undone()) if isinstance(adjoint, Reversible) else None
 
 
@@ -121,6 +124,7 @@ class _Loop:
             self.draws = machine.draws(problem.draws)
         self.recorded: list[tuple[Any, ...]] = []
         self.running = True
+        self.noise: dict[str, Any] = {}
         self.standing_in: Any = None
 
     def start(self) -> None:
@@ -162,7 +166,8 @@ class _Loop:
         begun = self.runners.begin(control, values)
         h, last = begun["h_try"], begun["last"]
         values = {**self.values, "t": self.t, "h": h, "y": self.y, "k1": self.k1}
-        values |= machine.noise(self.t, h, self.rows)
+        self.noise = machine.noise(self.t, h, self.rows)
+        values |= self.noise
         keeping = self._keeping()
         step = (self.runners if keeping is None else keeping.runners).step(machine, values)
         # one read of the device: what is only recorded stays there
@@ -207,6 +212,8 @@ class _Loop:
             self._pick(self.picked, accept)
         if self.tape is not None:
             self._keep(row, step)
+            if self.rows < self.tape.noise_rows:
+                row.noise = self.noise
             self.tape.checkpoints.offer(self.rows, self.y)
             self.tape.rows.append(row)
         self.rows += 1

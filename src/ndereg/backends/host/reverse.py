@@ -7,7 +7,6 @@ from typing import Any
 
 from ndereg.backends.host.loop import Row, Tape
 from ndereg.backends.host.machine import HostMachine, is_joint
-from ndereg.backends.host.noise import medium
 from ndereg.backends.host.outputs import shorter_step
 from ndereg.backends.interpreter import Runners
 from ndereg.plan.checkpoint import Undone
@@ -35,7 +34,6 @@ def pull_back(
     constants: dict[str, Any] = {
         "rtol": machine.constant(problem.rtol),
         "atol": machine.constant(problem.atol),
-        **medium(machine),
     }
     seeds = {
         **{f"weight{i}": weight for i, weight in enumerate(problem.weights)},
@@ -54,14 +52,13 @@ def pull_back(
     for index, y in _states(runners, machine, tape):
         row = tape.rows[index]
         values = {**constants, "t": row.t, "h": row.h, "y": y, **_renamed(plan, carried)}
+        values |= _noise(machine, row, index)
         programs, handed = runners, False
         if row.kept is not None and tape.keeping is not None:
             programs, values = tape.keeping.runners, values | row.kept
             handed = tape.keeping.plan.first_adjoint is not None
             if handed:
                 values["k_next_bar"] = machine.zeros() if k1_bar is None else k1_bar
-        else:
-            values |= machine.noise(row.t, row.h, index)
         if plan.spec.terms:
             values |= runners.seed(machine, {**seeds, "row": float(index)})
         y_bar, inner, direct = _take_emissions(runners, machine, row, y, ys_bar, y_bar)
@@ -94,17 +91,22 @@ def _states(runners: Runners, machine: HostMachine, tape: Tape) -> Iterator[tupl
 
     def advance(index: int, y: Any) -> Any:
         row = tape.rows[index]
-        noise = machine.noise(row.t, row.h, index)
+        noise = _noise(machine, row, index)
         return runners.replay(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y1"]
 
     def retreat(index: int, y: Any) -> Any:
         row = tape.rows[index]
-        noise = machine.noise(row.t, row.h, index)
+        noise = _noise(machine, row, index)
         return runners.retreat(machine, {"t": row.t, "h": row.h, "y": y, **noise})["y0"]
 
     if isinstance(tape.checkpoints, Undone):
         return tape.checkpoints.backwards(len(tape.rows), retreat, tape.y_end)
     return tape.checkpoints.backwards(len(tape.rows), advance, _unread(runners.plan, tape))
+
+
+def _noise(machine: HostMachine, row: Row, index: int) -> dict[str, Any]:
+    """What was drawn of the path in a row, drawn once more if it was not kept."""
+    return machine.noise(row.t, row.h, index) if row.noise is None else row.noise
 
 
 def _unread(plan: Any, tape: Tape) -> int:

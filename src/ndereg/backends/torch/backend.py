@@ -44,8 +44,10 @@ _NAMES = {
 KEPT_BYTES = 2**26
 """Room for what the forward pass of a gradient keeps of its steps; beyond it, the reverse pass
 makes them again."""
+NOISE_BYTES = 2**24
+"""Room for the noise of steps; beyond it, the reverse pass draws it again."""
 KEPT_STEPS = 4
-"""For how many steps a checkpoint stands, at most, of which that is kept."""
+"""For how many steps a checkpoint stands, at most, of which either is kept."""
 
 
 class TorchBackend:
@@ -286,7 +288,7 @@ class TorchSolver:
         keeping = None
         if isinstance(adjoint, Discrete):
             keeping = self._keeping(adjoint, problem, field)
-        tape = open_tape(adjoint, keeping)
+        tape = open_tape(adjoint, keeping, _noise_rows(problem))
         result, extra = self._run(problem, field, tape)
         recording = Recording(self.backend, self.runners, problem, field, tape, _solve, extra)
         return recording, result
@@ -316,6 +318,18 @@ class TorchSolver:
         field.forget_start()
         machine: Any = TorchMachine
         return extra.close(lambda: machine(problem, field), result), extra
+
+
+def _noise_rows(problem: Problem) -> int:
+    """Of how many steps the noise is kept; not where samples have steps of their own, as above."""
+    adjoint = problem.spec.adjoint
+    if problem.diffusion is None or problem.layout.batch is not None:
+        return 0
+    if not isinstance(adjoint, Discrete):
+        return 0
+    names = problem.plan.noise
+    room = 8 * problem.diffusion.path.entries.width * max(len(names), 1)
+    return min(KEPT_STEPS * adjoint.checkpoints, int(NOISE_BYTES // room))
 
 
 def _run(runners: Runners, problem: Problem, field: Any, tape: Tape | None) -> Result:

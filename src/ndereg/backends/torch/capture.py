@@ -21,7 +21,7 @@ import torch
 from ndereg.structure import Structure, flatten
 
 
-@dataclass
+@dataclass(eq=False)
 class FieldGraph:
     """The operations of a field, and where the inputs and results of the graph belong.
 

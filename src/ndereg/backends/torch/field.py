@@ -163,10 +163,7 @@ class TorchField:
         known."""
 
     def _call(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
-        bound, shape = self.bound, self._shape
-        if name == "diffusion":
-            assert self._bound_diffusion is not None
-            bound, shape = self._bound_diffusion, self._diffusion_shape
+        bound, shape = self._bound(name)
         if type(t) is float and self._joint:
             t = torch.scalar_tensor(t, dtype=self._real, device=self._device)
         else:
@@ -184,6 +181,13 @@ class TorchField:
                 f"a tensor on {k.device}; try making its constants on y.device"
             )
         return k
+
+    def _bound(self, name: str) -> tuple[BoundField, tuple[int, ...]]:
+        """Return what is evaluated, and the shape of its result."""
+        if name == "drift":
+            return self.bound, self._shape
+        assert self._bound_diffusion is not None
+        return self._bound_diffusion, self._diffusion_shape
 
     def _times(self, t: Any) -> torch.Tensor:
         """Return the times of all samples as the field sees them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,30 +55,25 @@ class Recording:
         self.rows = list(checkpoints.states)
         checkpoints.states, self.tape.y_end = {}, None
         kept: list[torch.Tensor] = []
-        self._kept: list[list[str]] = []
+        self._kept: list[tuple[Any, Any]] = []
         for row in self.tape.rows:
-            if row.kept is None:
+            if row.kept is None and row.noise is None:
                 break
-            self._kept.append(list(row.kept))
-            for value in row.kept.values():
-                kept += value if isinstance(value, tuple) else (value,)
-            row.kept = None
+            self._kept.append((_taken(row.kept, kept), _taken(row.noise, kept)))
+            row.kept = row.noise = None
         return [*states, *extra, *kept]
 
     def _give_kept(self, tensors: Sequence[torch.Tensor]) -> None:
         """Put what was kept of the steps back on the tape."""
         assert self.tape is not None
         rest = iter(tensors)
-        for row, slots in zip(self.tape.rows, self._kept, strict=False):
-            row.kept = {
-                slot: (next(rest), next(rest)) if slot.endswith("_map") else next(rest)
-                for slot in slots
-            }
+        for row, (kept, noise) in zip(self.tape.rows, self._kept, strict=False):
+            row.kept, row.noise = _given(kept, rest), _given(noise, rest)
 
     def _drop_kept(self) -> None:
         assert self.tape is not None
         for row in self.tape.rows:
-            row.kept = None
+            row.kept = row.noise = None
 
     def pull(
         self, states: Sequence[torch.Tensor], ys: torch.Tensor, ys_bar: Any, penalty_bar: Any
@@ -159,6 +154,36 @@ class Recording:
             bar if own is None else own if bar is None else own + bar
             for own, bar in zip(machine.args_bar, bars, strict=True)
         ]
+
+
+def _taken(kept: dict[str, Any] | None, tensors: list[torch.Tensor]) -> dict[str, Any] | None:
+    """Move the tensors of what was kept to a list; linearizations are pairs of them.
+
+    What is returned has the type in place of each.
+    """
+    if kept is None:
+        return None
+    found: dict[str, Any] = {}
+    for slot, value in kept.items():
+        found[slot] = value
+        if isinstance(value, torch.Tensor):
+            found[slot] = torch.Tensor
+            tensors.append(value)
+        elif isinstance(value, tuple):
+            found[slot] = tuple
+            tensors += value
+    return found
+
+
+def _given(taken: dict[str, Any] | None, rest: Iterator[torch.Tensor]) -> dict[str, Any] | None:
+    """Return what :func:`_taken` took apart."""
+    if taken is None:
+        return None
+    return {
+        slot: next(rest) if kind is torch.Tensor
+        else (next(rest), next(rest)) if kind is tuple else kind
+        for slot, kind in taken.items()
+    }  # fmt: skip
 
 
 def _version(tensor: torch.Tensor) -> int | None:

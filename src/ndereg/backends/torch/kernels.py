@@ -18,9 +18,10 @@ import torch
 from ndereg.backends.base import Problem
 from ndereg.backends.host.arrays import ArrayMachine
 from ndereg.backends.interpreter import Runner
+from ndereg.backends.torch.mixing import Mixing
 from ndereg.plan.program import Program, Pullback, Slot
 
-COMPILED = frozenset({"step", "replay", "step transposed"})
+COMPILED = frozenset({"step", "replay", "retreat", "step transposed"})
 """Names of the programs that are worth a compilation: one that runs once a solve is not."""
 
 
@@ -50,7 +51,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-class _TraceMachine(ArrayMachine):
+class _TraceMachine(Mixing, ArrayMachine):
     """Instructions on the tensors of a trace; control scalars are float64 tensors there."""
 
     operations = _OPERATIONS
@@ -76,7 +77,7 @@ class _TraceMachine(ArrayMachine):
         return found.to(torch.float64)
 
     def evaluate(self, t: Any, y: torch.Tensor, name: str = "drift") -> torch.Tensor:
-        return self._field.traced(t, y, self._held).detach()
+        return self._field.traced(t, y, self._held, name).detach()
 
     def linearize(self, t: Any, y: torch.Tensor, name: str = "drift") -> tuple[torch.Tensor, Any]:
         for tensor in self._wrt:
@@ -84,14 +85,14 @@ class _TraceMachine(ArrayMachine):
                 tensor.requires_grad_()
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            k = self._field.traced(t, point, self._held)
+            k = self._field.traced(t, point, self._held, name)
         return k.detach(), (t, y, point, k)
 
     def pullback(
         self, linearization: Any, cotangent: torch.Tensor, field: str = "drift"
     ) -> torch.Tensor:
         if len(linearization) == 2:  # of another program
-            _, linearization = self.linearize(*linearization)
+            _, linearization = self.linearize(*linearization, field)
         _, _, point, k = linearization
         if not k.requires_grad:
             return torch.zeros_like(point)
@@ -175,11 +176,12 @@ def kernel_for(emitted: Any, machine: Any, values: Mapping[Slot, Any]) -> Kernel
     pulls = any(isinstance(instruction, Pullback) for instruction in program.body)
     key = (
         *(emitted.identity, machine.style, machine.layout, tuple(machine.problem.y0.shape)),
-        *(numbers, field.wrt_held if pulls else None, str(machine.device)),
+        *(numbers, field.wrt_held if pulls else None, str(machine.device), field.graphs),
+        tuple(field.places.values()),
     )
-    found = field.graph.kernels.get(key)
+    found = field.kernels.get(key)
     if found is None:
-        found = field.graph.kernels[key] = _compile(program, machine, values, numbers)
+        found = field.kernels[key] = _compile(program, machine, values, numbers)
     return found
 
 

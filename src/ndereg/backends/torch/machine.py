@@ -13,9 +13,9 @@ import torch
 from ndereg.backends.base import Problem
 from ndereg.backends.host.floats import FloatMachine
 from ndereg.backends.host.noise import Driven
-from ndereg.backends.interpreter import half
 from ndereg.backends.torch.compiled import CompiledField
 from ndereg.backends.torch.field import TorchField
+from ndereg.backends.torch.mixing import Mixing
 
 
 class HostScalars(FloatMachine):
@@ -31,7 +31,7 @@ class HostScalars(FloatMachine):
 _HOST_SCALARS = HostScalars()
 
 
-class TorchMachine(Driven):
+class TorchMachine(Mixing, Driven):
     """A machine on tensors of one device.
 
     The state has the shape of the problem's ``y0``: ``(B, n)``, or with one joint sample any shape.
@@ -60,34 +60,6 @@ class TorchMachine(Driven):
         self._lifted: dict[float, torch.Tensor] = {}
         self.evaluate = field.evaluate
         self.linearize = field.linearize
-
-    def contract(self, diffusion: Any, noise: torch.Tensor | None) -> torch.Tensor:
-        """A matrix for every entry of the state and every channel, times the noise."""
-        if isinstance(diffusion, tuple):
-            equation = self.problem.diffusion
-            assert equation is not None
-            return equation.call(*diffusion, self.problem.args, noise)
-        if noise is None:
-            return diffusion.sum(-1)
-        return (diffusion * self._channels(noise)).sum(-1)
-
-    def outer(self, state: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The transpose of :meth:`contract`."""
-        return state.unsqueeze(-1) * self._channels(noise)
-
-    def part(self, pair: torch.Tensor, index: int) -> Any:
-        """One half of a pair of states."""
-        return half(pair, index)
-
-    def join(self, first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor:
-        """Return the pair of two states; None is zero."""
-        if first is None:
-            assert second is not None
-            first = torch.zeros_like(second)
-        return torch.cat([first, torch.zeros_like(first) if second is None else second], dim=-1)
-
-    def _channels(self, noise: torch.Tensor) -> torch.Tensor:
-        return noise[0] if self.joint else noise.unsqueeze(-2)
 
     def pullback(
         self, linearization: Any, cotangent: torch.Tensor, field: str = "drift"
