@@ -13,11 +13,12 @@ from ndereg.bench import stochastic_problems as problems
 from ndereg.bench.job import Job
 from ndereg.bench.part import FRAMEWORKS, Part, Target
 from ndereg.bench.solvers import paths
-from ndereg.bench.solvers.stochastic import diffrax_peer, ours, torchsde_peer
+from ndereg.bench.solvers.stochastic import compiled, diffrax_peer, ours, torchsde_peer
 
 _HEUN = (
     *(ours(framework, "stochastic_heun") for framework in FRAMEWORKS),
-    diffrax_peer("Heun", "stochastic_heun"), torchsde_peer("heun", "stochastic_heun"),
+    compiled("stochastic_heun"), diffrax_peer("Heun", "stochastic_heun"),
+    torchsde_peer("heun", "stochastic_heun"),
 )  # fmt: skip
 _SPARK = (
     *(ours(framework, "spark") for framework in FRAMEWORKS), diffrax_peer("SPaRK", "spark"),
@@ -27,6 +28,7 @@ _SPARK = (
 
 _REVERSIBLE = (
     *(ours(framework, "reversible_heun") for framework in FRAMEWORKS),
+    compiled("reversible_heun"),
     diffrax_peer("ReversibleHeun", "reversible_heun"),
     torchsde_peer("reversible_heun", "reversible_heun"),
 )  # fmt: skip
@@ -43,6 +45,8 @@ def _targets(method: str, *peers: str) -> tuple[Target, ...]:
         )
     if "torchsde heun" in peers:
         found = (*found, Target("torch", name, 0.4, "torchsde heun"))
+        if method == "stochastic_heun":
+            found = (*found, Target("torch", f"{name}, compiled", 0.4, "torchsde heun"))
     return found
 
 
@@ -98,13 +102,16 @@ def networks() -> list[Part]:
 def pairs() -> list[Part]:
     """1,000 paths by the reversible Heun method, whose state is a pair."""
     job = Job(problems.geometric((1000, 1)), 0.01, dt=0.01, path="drawn")
-    beside = Target("torch", "ndereg reversible_heun", 0.4, "torchsde reversible_heun")
-    targets = (*_targets("reversible_heun", "diffrax ReversibleHeun"), beside)
+    beside = tuple(
+        Target("torch", f"ndereg reversible_heun{how}", 0.4, "torchsde reversible_heun")
+        for how in ("", ", compiled")
+    )
+    targets = (*_targets("reversible_heun", "diffrax ReversibleHeun"), *beside)
     return [
         Part("100 constant steps, increments drawn", job, _REVERSIBLE, targets,
              truth=problems.geometric_law),
         Part("gradient of 100 constant steps, increments drawn", replace(job, gradient=True),
-             _REVERSIBLE, (beside,), truth=problems.geometric_law),
+             _REVERSIBLE, beside, truth=problems.geometric_law),
     ]  # fmt: skip
 
 

@@ -171,7 +171,8 @@ def outline(
     if isinstance(equation, UnderdampedLangevin):
         part = _position(equation, layout)
         return Outline(part, Noise("langevin", "ito", "diagonal"), part.entries, part)
-    if any(map(is_compiled, (equation.drift, equation.diffusion))):
+    diffusion = equation.drift if equation.diffusion is None else equation.diffusion
+    if is_compiled(equation.drift) or is_compiled(diffusion):
         raise TypeError(
             "expected plain Python functions in an ndereg.SDE, received an @njit function; try the "
             "function that it was made of, which is compiled all the same"

@@ -106,7 +106,7 @@ def _compiled(problem: Problem, job: Job, solve: Callable[[Any, Any], Any]) -> C
     return lambda: jax.block_until_ready(graded(y0, args))[0][1]
 
 
-def _torch(method: str, job: Job) -> Prepared:
+def _torch(method: str, job: Job, compiled: bool = False) -> Prepared:
     import torch
 
     import ndereg.torch as nde
@@ -114,7 +114,10 @@ def _torch(method: str, job: Job) -> Prepared:
 
     problem = in_dtype(job.problem, job.dtype)
     y0, args, leaves = to_torch(problem, job.gradient, job.device)
-    sde = nde.SDE(problem.field, problem.diffusion, calculus="stratonovich")
+    fields: Any = (problem.field, problem.diffusion)
+    if compiled:
+        fields = map(torch.compile, fields)
+    sde = nde.SDE(*fields, calculus="stratonovich")
     chosen = _chosen(job, method)
 
     def forward() -> Any:
@@ -137,6 +140,12 @@ def ours(framework: str, method: str) -> Solver:
     """Our solver on a framework, by the name of the method."""
     prepare = partial(_PREPARE[framework], method)
     return Solver(f"ndereg {method}", framework, method, prepare, ours=True)
+
+
+def compiled(method: str) -> Solver:
+    """Our solver on PyTorch, of drift and diffusion that ``torch.compile`` made."""
+    prepare = partial(_torch, method, compiled=True)
+    return Solver(f"ndereg {method}, compiled", "torch", method, prepare, ours=True)
 
 
 def _diffrax(name: str, method: str, job: Job) -> Prepared:
