@@ -17,6 +17,9 @@ import ndereg.torch as nde_torch
 from ndereg import ops
 from ndereg.backends.numba import backend as numba_backend
 from ndereg.backends.numba import module
+from ndereg.backends.torch import backend as torch_backend
+from ndereg.backends.torch import field as torch_field
+from ndereg.backends.torch.brownian import TorchBrownian
 from ndereg.bench import problems
 from ndereg.edge.problem import prepare
 from ndereg.plan.checkpoint import Checkpoints
@@ -87,6 +90,61 @@ def test_host_reads_of_a_gradient_in_torch():
     sol = nde_torch.solve(problem.field, problem.t_span, y0, args, **OPTIONS)
     _, calls = counted(lambda: torch.autograd.grad(sol.ys.square().sum(), args))
     assert calls["_local_scalar_dense"] == 0
+
+
+@pytest.fixture
+def stochastic(monkeypatch):
+    """Gradients of ten constant steps in torch, and how often a path and autograd were asked."""
+    calls = Counter()
+
+    def counts(owner, name):
+        function = getattr(owner, name)
+
+        def counted(*given, **named):
+            calls[name] += 1
+            return function(*given, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    counts(TorchBrownian, "direct")
+    counts(torch_field, "_gradient")
+
+    def gradient(**options):
+        calls.clear()
+        args = torch.tensor([0.3, 0.5], dtype=torch.float64, requires_grad=True)
+        sde = ndereg.SDE(
+            lambda t, y, args: args[0] * y, lambda t, y, args: args[1] * y,
+            calculus="stratonovich",
+        )  # fmt: skip
+        sol = nde_torch.solve(
+            sde, (0.0, 1.0), torch.ones(6, 1, dtype=torch.float64), args, key=1,
+            controller=ndereg.ConstantStep(0.1), **{"method": "stochastic_heun", **options},
+        )  # fmt: skip
+        assert sol.stats.nsteps == 10
+        return calls, torch.autograd.grad(sol.ys.square().sum(), args)[0]
+
+    return gradient
+
+
+def test_work_of_a_stochastic_gradient_in_torch(stochastic, monkeypatch):
+    """Noise is drawn once; one call of autograd serves drift and diffusion of a stage."""
+    calls, expected = stochastic()
+    assert calls == {"direct": 10, "_gradient": 20}
+    # along the path that is drawn again, where there is no room for what was drawn
+    monkeypatch.setattr(torch_backend, "NOISE_BYTES", 3 * 6 * 8)
+    calls, found = stochastic()
+    assert calls == {"direct": 10 + 7, "_gradient": 20}
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+    monkeypatch.setattr(torch_backend, "KEPT_BYTES", 0)
+    calls, found = stochastic()
+    assert calls == {"direct": 10 + 7, "_gradient": 20}
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+
+
+def test_noise_of_a_step_that_is_undone_in_torch(stochastic):
+    """Once to solve, and once for undoing the step and for its transpose together."""
+    calls, _ = stochastic(method="reversible_heun", adjoint="reversible")
+    assert calls == {"direct": 20, "_gradient": 20}
 
 
 @pytest.mark.parametrize("method", ["bosh3", "dopri5", "dopri8"])

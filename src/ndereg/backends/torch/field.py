@@ -153,8 +153,10 @@ class TorchField:
         self._device = problem.y0.device
         self._dtype = problem.y0.dtype
         self._shape = problem.seen_shape
-        # a state that the field takes as it is needs no reshaping around every call
+        # a state that the field takes as it is needs no taking apart around every call
         self._direct = layout.structure == LEAF and self._shape == layout.shapes[0]
+        alone = self._direct or (layout.structure == LEAF and layout.batch is None)
+        self._alone = layout.shapes[0] if alone else None
         self._joint = layout.batch is None
         self._start: tuple[Any, torch.Tensor, torch.Tensor, Linearization | None] | None = None
         self._boundary = Boundary(())
@@ -168,13 +170,16 @@ class TorchField:
             t = torch.scalar_tensor(t, dtype=self._real, device=self._device)
         else:
             t = self._times(t)
-        if not self._direct:
+        if self._alone is None:
             k = bound.flat(bound.nested(t, bound.state(y), self._nested), y)
             k = k if k.shape == shape else k.reshape(shape)
         else:
-            k = bound.nested(t, y, self._nested)
-            if type(k) is not torch.Tensor or k.shape != shape or k.dtype != self._dtype:
-                k = bound.flat(k, y).reshape(shape)
+            given = y if y.shape == self._alone else y.reshape(self._alone)
+            k = bound.nested(t, given, self._nested)
+            plain = type(k) is torch.Tensor and k.dtype == self._dtype
+            if not plain or k.shape != bound.result.shapes[0]:
+                k = bound.flat(k, y)
+            k = k if k.shape == shape else k.reshape(shape)
         if k.device != self._device:
             raise ValueError(
                 f"expected the field's result on the device of the state, {self._device}, received "
