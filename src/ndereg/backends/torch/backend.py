@@ -61,7 +61,8 @@ class TorchBackend:
     be a function of its arguments. A module with dropout or batch statistics belongs in ``eval()``.
     Hooks on tensors that the field uses run once a stage. Second derivatives, ``torch.func``
     transforms and forward mode are refused; ``torch.compile`` breaks its graph at a solve. A field
-    that was made by ``torch.compile`` is compiled into the steps.
+    that was made by ``torch.compile`` is compiled into the steps; so are drift and diffusion, if
+    both were.
     """
 
     name = "torch"
