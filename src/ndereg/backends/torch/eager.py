@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,4 +28,5 @@ def eager(function: Callable[..., Any]) -> Callable[..., Any]:
             disabled.append(torch.compiler.disable(function))
         return disabled[0](*args, **kwargs)
 
+    call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # without self
     return call
