@@ -162,28 +162,26 @@ class _Loop:
     def attempt(self) -> None:
         """One attempted step of every running sample."""
         machine, control = self.machine, self.machine.control
-        values = {**self.values, "h": self.h, "remaining": self.t1 - self.t}
+        # programs read from one table, which is filled as the attempt goes on
+        values = self.values
+        values["h"], values["remaining"] = self.h, self.t1 - self.t
         begun = self.runners.begin(control, values)
         h, last = begun["h_try"], begun["last"]
-        values = {**self.values, "t": self.t, "h": h, "y": self.y, "k1": self.k1}
         self.noise = machine.noise(self.t, h, self.rows)
-        values |= self.noise
+        values.update(self.noise)
+        values["t"], values["h"], values["y"], values["k1"] = self.t, h, self.y, self.k1
         keeping = self._keeping()
         step = (self.runners if keeping is None else keeping.runners).step(machine, values)
         # one read of the device: what is only recorded stays there
         decisive = "E" if self.spec.adaptive else "finite"
-        measured = {**step, decisive: machine.read(step[decisive])}
-        decision = self.control(
-            control,
-            {
-                **self.values, **self.memory, decisive: measured[decisive],
-                "h": h, "t": self.t, "last": last, "status": self.status,
-                "attempts": self.nsteps,
-            },
-        )  # fmt: skip
+        values[decisive] = decided = machine.read(step[decisive])
+        values.update(self.memory)
+        values["last"], values["status"], values["attempts"] = last, self.status, self.nsteps
+        decision = self.control(control, values)
         accept = decision["accept"]
         attempted = self.status == float(Status.RUNNING)
-        self._record(h, measured, accept, attempted)
+        if self.spec.record:
+            self._record(h, {**step, decisive: decided}, accept, attempted)
         t_next = machine.select(accept, machine.select(last, self.t1, self.t + h), self.t)
         pending = [] if self.outputs is None else [self.outputs.pending(t_next)]
         running = decision["status"] == float(Status.RUNNING)
@@ -245,8 +243,6 @@ class _Loop:
         picked.row = machine.select(pick, float(self.rows), picked.row)
 
     def _record(self, h: Any, measured: dict[str, Any], accept: Any, attempted: Any) -> None:
-        if not self.spec.record:
-            return
         machine = self.machine
         error, stiffness = measured.get("E"), measured.get("S")
         values = [self.t, h, *(math.nan if v is None else v for v in (error, stiffness))]

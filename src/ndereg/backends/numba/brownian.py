@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ndereg.backends.brownian import Entries, Increments, as_dtype
+from ndereg.backends.brownian import Entries, Increments
 from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.module import load
 from ndereg.backends.numba.programs import emit_program
@@ -358,6 +358,7 @@ def path_functions(areas: Areas) -> Any:
     return load(path_text(areas))
 
 
+_NOTHING = np.empty(0)
 KEPT_BYTES = 2**24
 """Room for the normal numbers of the nodes of the latest interval."""
 FEWEST_KEPT = 16
@@ -376,16 +377,35 @@ class NumbaBrownian:
         self.areas, self.grid, self.dtype = areas, grid, dtype
         self._numbers = path_numbers(words, grid)
         self._functions = path_functions(areas)
+        self._nodes = node_room(areas, grid.depth)
         self._kept: tuple[int, Any] | None = None
 
     def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
+        if type(s) is type(t) is float and (entries.shared or entries.samples == 1):
+            rows = self._rows(entries.width)
+            kept = self._again(entries.width)
+            if kept is None:
+                increment = self._functions.brownian_increment
+                increment(self._numbers, s, t, 0, *rows, self._nodes)
+            else:
+                self._functions.path_again(self._numbers, s, t, *rows, self._nodes, kept)
+            return self._found([row[None] for row in rows])
         return self._filled(self._functions.path_rows, entries, (s, t), np.float64)
 
     def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
+        if type(step) is int and type(h) is float and (entries.shared or entries.samples == 1):
+            rows = self._rows(entries.width)
+            self._functions.brownian_direct(self._numbers, step, abs(h), 0, *rows)
+            return self._found([row[None] for row in rows])
         steps = np.asarray(step, np.int64), np.abs(h)
         return self._filled(self._functions.path_steps, entries, steps, None)
+
+    def _rows(self, width: int) -> list[Any]:
+        """One row of each area, without entries where the path does not have it."""
+        count = len(self.areas)
+        return [*np.empty((count, width)), *[_NOTHING] * (3 - count)]
 
     def _filled(self, function: Any, entries: Entries, pair: Any, dtype: Any) -> Increments:
         first, second = (np.asarray(value, dtype).reshape(-1) for value in pair)
@@ -394,20 +414,15 @@ class NumbaBrownian:
         rows = len(first) if entries.shared else max(len(first), entries.samples)
         parts = [np.empty((rows, entries.width)) for _ in self.areas]
         parts += [np.empty((rows, 0))] * (3 - len(parts))
-        nodes = node_room(self.areas, self.grid.depth)
-        kept = None if dtype is None or rows > 1 else self._again(entries.width)
-        if kept is None:
-            stride = 0 if entries.shared else entries.channels
-            function(self._numbers, first, second, stride, *parts, nodes)
-        else:
-            interval, single = (first[0], second[0]), [part[0] for part in parts]
-            self._functions.path_again(self._numbers, *interval, *single, nodes, kept)
-        found = [
-            part if area in self.areas else None for area, part in zip("WHK", parts, strict=True)
-        ]
-        w, h, k = as_dtype(
-            (found[0], found[1], found[2]), lambda part: part.astype(self.dtype, copy=False)
-        )
+        stride = 0 if entries.shared else entries.channels
+        function(self._numbers, first, second, stride, *parts, self._nodes)
+        return self._found(parts)
+
+    def _found(self, parts: list[Any]) -> Increments:
+        """W, H and K, in the dtype of the path."""
+        count = len(self.areas)
+        found = [part.astype(self.dtype, copy=False) for part in parts[:count]]
+        w, h, k = [*found, *[None] * (3 - count)]
         return w, h, k
 
     def _again(self, width: int) -> Any:

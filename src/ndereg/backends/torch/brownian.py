@@ -15,7 +15,6 @@ from ndereg.backends.brownian import (
     Increments,
     Interval,
     Path,
-    as_dtype,
     host_interval,
 )
 from ndereg.backends.reference.brownian import NumpyPathArrays
@@ -138,7 +137,14 @@ class TorchBrownian:
             return self._cast(self.tensors.direct(step, h, entries))
 
     def _cast(self, increments: Increments) -> Increments:
-        return as_dtype(increments, lambda part: torch.as_tensor(part).to(self.dtype))
+        w, h, k = increments
+        return self._tensor(w), self._tensor(h), self._tensor(k)
+
+    def _tensor(self, part: Any) -> Any:
+        if part is None:
+            return None
+        found = torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+        return found if found.dtype is self.dtype else found.to(self.dtype)
 
 
 def _plain(value: Any) -> Any:
