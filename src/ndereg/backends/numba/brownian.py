@@ -359,6 +359,13 @@ def path_functions(areas: Areas) -> Any:
 
 
 _NOTHING = np.empty(0)
+
+
+def _alone(entries: Entries) -> bool:
+    """Whether one interval asks for one row of numbers."""
+    return entries.shared or entries.samples == 1
+
+
 KEPT_BYTES = 2**24
 """Room for the normal numbers of the nodes of the latest interval."""
 FEWEST_KEPT = 16
@@ -382,7 +389,7 @@ class NumbaBrownian:
 
     def increment(self, s: Any, t: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
-        if type(s) is type(t) is float and (entries.shared or entries.samples == 1):
+        if isinstance(s, float) and isinstance(t, float) and _alone(entries):
             rows = self._rows(entries.width)
             kept = self._again(entries.width)
             if kept is None:
@@ -395,7 +402,7 @@ class NumbaBrownian:
 
     def direct(self, step: Any, h: Any, entries: Entries) -> Increments:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
-        if type(step) is int and type(h) is float and (entries.shared or entries.samples == 1):
+        if isinstance(step, int) and isinstance(h, float) and _alone(entries):
             rows = self._rows(entries.width)
             self._functions.brownian_direct(self._numbers, step, abs(h), 0, *rows)
             return self._found([row[None] for row in rows])
