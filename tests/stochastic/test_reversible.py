@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import pairwise
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import ndereg
 from ndereg.backends.host import loop
@@ -151,6 +155,50 @@ def test_no_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for tape in tapes:
         assert isinstance(tape.checkpoints, Undone)
         assert len(tape.rows) == sol.stats.naccept and not tape.checkpoints.states
+
+
+WIDE = np.random.default_rng(3).normal(size=(7, 11))
+
+
+def kept_by_torch(adjoint: str, steps: int) -> int:
+    """Entries of tensors as large as the state that live between the solve and its pullback."""
+
+    def alive() -> int:
+        gc.collect()
+        tensors = [each for each in gc.get_objects() if type(each) is torch.Tensor]
+        return sum(each.numel() for each in tensors if each.numel() >= WIDE.size)
+
+    before = alive()
+    sol, pullback = Solver("torch").face.solve_vjp(
+        equation("reversible_heun", "diagonal"), (0.0, 1.0), torch.as_tensor(WIDE),
+        torch.as_tensor(ARGS), method="reversible_heun", key=1, adjoint=adjoint,
+        controller=ndereg.ConstantStep(1.0 / steps),
+    )  # fmt: skip
+    kept = alive() - before
+    assert sol.stats.nsteps == steps and callable(pullback)
+    return kept
+
+
+def kept_by_jax(adjoint: str, steps: int) -> int:
+    """Entries of the arrays as large as the state that the pullback holds; nothing is compiled."""
+
+    def end(y0: Any) -> Any:
+        return Solver("jax").face.solve(
+            equation("reversible_heun", "diagonal"), (0.0, 1.0), y0, ARGS, key=1,
+            method="reversible_heun", adjoint=adjoint, max_steps=steps,
+            controller=ndereg.ConstantStep(1.0 / steps),
+        ).ys  # fmt: skip
+
+    pull = jax.eval_shape(lambda y0: jax.vjp(end, y0)[1], jnp.asarray(WIDE))
+    return sum(leaf.size for leaf in jax.tree.leaves(pull) if leaf.size >= WIDE.size)
+
+
+@pytest.mark.parametrize("kept", [kept_by_torch, kept_by_jax])
+def test_memory_does_not_grow_with_the_steps(kept: Any) -> None:
+    """That of a few states, where the discrete adjoint keeps many."""
+    few, many = kept("reversible", 16), kept("reversible", 48)
+    assert 0 < few == many <= 16 * WIDE.size
+    assert kept("discrete", 48) > 3 * many
 
 
 def test_other_methods_cannot_undo_their_steps() -> None:
