@@ -114,6 +114,22 @@ def test_the_first_steps_are_the_same_on_every_backend(task, monkeypatch):
         np.testing.assert_allclose(output, found["numpy"][1][0], rtol=1e-7)
 
 
+@pytest.mark.slow
+def test_rows_to_compare_with():
+    """A step of each; what is integrated is not zero, and steering alone has no penalty."""
+    recipe = lookup("spiral")
+    settings = recipe.settings(**SMALL | {"end": 1.0}, backend="torch")
+    task, penalties = recipe.task(settings), {}
+    params = task.init(0)
+    for name in ("steer", "taynode", "rnode"):
+        runner = make_runner(task, recipe.regularizers[name], settings, params)
+        step = runner.step(task.train, 1e-6, 0)
+        assert np.isfinite(step.loss)
+        penalties[name] = step.penalty
+    assert penalties["steer"] == 0.0
+    assert min(penalties["taynode"], penalties["rnode"]) > 0.0
+
+
 def test_a_training_from_start_to_report(tmp_path):
     session = Session.create(
         "spiral", tmp_path, **SMALL, backend="torch", steps=3, evaluate_every=1

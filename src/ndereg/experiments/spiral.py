@@ -21,7 +21,9 @@ from ndereg.models.dense import Power, Sequential
 from ndereg.models.mlp import MLP
 from ndereg.models.neural_ode import NeuralODE
 from ndereg.models.parameters import Parameters
+from ndereg.spec.integrand import JacobianFrobenius, Kinetic, Taylor
 from ndereg.spec.regularizer import ErrorEstimate, Local, StiffnessEstimate
+from ndereg.spec.steer import Steer
 
 A = np.array([[-0.1, 2.0], [-2.0, -0.1]])
 START = (2.0, 0.0)
@@ -151,6 +153,12 @@ class Spiral(Recipe):
         # One step of some sixty. Measured up to "5:0.05", the fit suffers before anything is saved.
         "local-unbiased": Penalized(Local(ErrorEstimate()), "0.1:0.001"),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), "0.1:0.001"),
+        # Output times move too, up to halfway to the next, and the points do not.
+        "steer": Penalized(Steer(0.5)),
+        # Integrals of what the spiral itself has plenty of. So weak that the fit comes first, not
+        # tuned.
+        "taynode": Penalized(Taylor(order=2), "1e-8"),
+        "rnode": Penalized(0.5 * Kinetic() + JacobianFrobenius(), "1e-6"),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {**FITTED, "steps": 2000},
