@@ -268,6 +268,30 @@ def test_random_fields(data: st.DataObject, batch: str) -> None:
         close(other, found[0], tolerance)
 
 
+@pytest.mark.slow
+def test_a_random_field_compiled() -> None:
+    """The whole solve on Numba, and its gradient: the simplest field and a drawn one."""
+
+    @settings(max_examples=2, deadline=None, derandomize=True)
+    @given(data=st.data())
+    def agrees(data: st.DataObject) -> None:
+        drawn = data.draw(fields(batch="independent"))
+        random = np.random.default_rng(5)
+        y0, args = drawn.state.values(random), drawn.values(random)
+        leaves, structure = ndereg.structure.flatten(y0)
+        bars = structure.unflatten([np.ones_like(leaf) for leaf in leaves]), np.ones(len(leaves[0]))
+        regularizer = KINETIC + ndereg.Taylor(2) + FROBENIUS
+        options: Any = {**STEPS, "batch": "independent", "regularizer": regularizer}
+        found = []
+        for bench in (Bench("reference"), Bench("numba")):
+            sol, *gradients = bench.gradient(drawn.function, SPAN, y0, args, *bars, **options)
+            found.append([sol.ys, sol.penalty, *gradients])
+        double = drawn.state.dtypes[0] in ("float64", "complex128")
+        close(found[1], found[0], 1e-10 if double else 2e-2)
+
+    agrees()
+
+
 def at_a_point(bench: Bench, function: Any, y0: Any, args: Any, **options: Any) -> Any:
     """The extended field at t = 0.3, and a random cotangent pulled back through it."""
     problem = prepare(

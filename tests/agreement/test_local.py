@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ndereg
 import ndereg.numpy as nde
@@ -16,6 +19,8 @@ from ndereg import ops
 from ndereg.backends.draws import uniform
 from ndereg.models.mlp import MLP
 from ndereg.models.parameters import map_leaves
+from ndereg.structure import flatten
+from ndereg.testing.strategies import fields
 
 from .conftest import Bench, close
 
@@ -62,6 +67,50 @@ def test_backends_agree(bench: Bench, reference: Bench, case: str) -> None:
     options = {**OPTIONS, **CASES[case]}
     found, expected = (gradients(one, **options) for one in (bench, reference))
     close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "examples"),
+    [
+        ("torch", 8),
+        pytest.param("numba", 2, marks=pytest.mark.slow),
+        pytest.param("jax", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_random_fields(name: str, examples: int, reference: Bench) -> None:
+    """Of mean size, as the error estimate of a cautious first step may be rounding."""
+
+    @settings(max_examples=examples, deadline=None, derandomize=True)
+    @given(data=st.data(), batch=st.sampled_from(["joint", "independent"]))
+    def agrees(data: st.DataObject, batch: str) -> None:
+        drawn = data.draw(fields(batch=batch))  # type: ignore[arg-type]
+        random = np.random.default_rng(5)
+        y0, args = drawn.state.values(random), drawn.values(random)
+        options: dict[str, Any] = {
+            "method": "bosh3", "key": 5, "rtol": 1e-3, "atol": 1e-3, "batch": batch,
+            "controller": ndereg.ConstantStep(0.4), "regularizer": local("unbiased", True, "mean"),
+        }  # fmt: skip
+        leaves, structure = flatten(y0)
+        zeros = structure.unflatten([np.zeros_like(leaf) for leaf in leaves])
+        bar = np.ones(len(leaves[0])) if batch == "independent" else 1.0
+        found = []
+        for bench in (reference, Bench(name)):
+            sol, *gradients = bench.gradient(
+                drawn.function,
+                (0.0, 1.0),
+                y0,
+                args,
+                zeros,
+                bar,
+                **options,
+            )
+            found.append([bench.get(sol.penalty), *gradients])
+        assert np.all(found[0][0] > 0)
+        double = drawn.state.dtypes[0] in ("float64", "complex128")
+        close(found[1], found[0], 1e-10 if double else 2e-2)
+
+    with jax.enable_x64(True) if name == "jax" else nullcontext():
+        agrees()
 
 
 def gradients(bench: Bench, **options: Any) -> tuple[Any, ...]:
