@@ -1,7 +1,9 @@
 """Brownian paths as Numba source: the programs of a path in one function of scalar times.
 
-The nodes of a query and their weights are found first; then, for every entry of the noise, the
-numbers of all nodes are made in one loop that runs on packed registers.
+The nodes of a query and their weights are found first. Then normal numbers are made in loops that
+run on packed registers: for a few entries of the noise over the nodes, and for many over the
+entries, a block at a time and one step of the computation after another, so that 32-bit words and
+64-bit numbers each fill their registers and the tails, 15 percent, are computed where they are.
 """
 
 from __future__ import annotations
@@ -17,10 +19,15 @@ from ndereg.backends.numba.module import load
 from ndereg.backends.numba.programs import emit_program
 from ndereg.backends.numba.signatures import Kernels, Numbers
 from ndereg.plan.brownian import DIRECT, Areas, BrownianPlan, Grid, brownian_plan
-from ndereg.plan.normal import draw_bits, threefry
+from ndereg.plan.normal import central_program, draw_bits, outer_program, threefry
 from ndereg.plan.program import Program
 
 __all__ = ["NumbaBrownian", "brownian_source", "node_room", "path_functions", "path_numbers"]
+
+BLOCK = 512
+"""Entries of the noise whose numbers are made at once: the arrays between stay in the cache."""
+FEW = 64
+"""Fewer entries are made one after another."""
 
 _NUMBERS = Numbers("float64", "float64", None)
 
@@ -70,14 +77,80 @@ def _threefry_source(name: str, decorator: str) -> str:
 
 
 def _normal_source(program: Program) -> str:
+    """One number of a node for one entry of the noise, as a function that loops inline."""
     normal = emit_program(program, "path_quantile", _NUMBERS, Kernels(), "@inlined")
     lines = ["a, b = path_draw(n0, n1, component, np.uint32(number))"]
-    bits = draw_bits((_Word(lines, "a"), _Word(lines, "b")))
-    names = dict(zip(("negative", "high", "low"), bits, strict=True))
-    values = {name: f"np.float64({bit.text})" for name, bit in names.items()}
-    lines.append(normal.call(values, {"normal": "z"}))
+    lines.append(normal.call(_drawn(lines), {"normal": "z"}))
     function = _function("path_normal", "n0, n1, component, number", lines, "z", "@inlined")
     return f"{_threefry_source('path_draw', '@inlined')}{normal.text.strip()}\n\n\n{function}"
+
+
+def _drawn(lines: list[str]) -> dict[str, str]:
+    """Source of the inputs of a normal number, from the words ``a`` and ``b``."""
+    bits = draw_bits((_Word(lines, "a"), _Word(lines, "b")))
+    # below 2^31: signed words become numbers in fewer instructions
+    names = dict(zip(("negative", "high", "low"), bits, strict=True))
+    return {name: f"np.float64(np.int32({bit.text}))" for name, bit in names.items()}
+
+
+def _block_source(decorator: str) -> str:
+    """Numbers of one node for a block of entries, in steps that each are a loop of their own.
+
+    ``path_normals(n0, n1, first, number, count, block)`` leaves them in the first row of the
+    numbers of ``block``, the scratch of :func:`block_room`.
+    """
+    central = emit_program(central_program(), "path_central", _NUMBERS, Kernels(), "@inlined")
+    outer = emit_program(outer_program(), "path_outer", _NUMBERS, Kernels(), "@inlined")
+    draw = [
+        "for i in range(count):",
+        "    a[i], b[i] = path_draw(n0, n1, np.uint32(first + i), np.uint32(number))",
+    ]
+    inner: list[str] = ["a, b = first[i], second[i]"]
+    found = {"normal": "normals[i]", "tail": "tails[i]", "outside": "out"}
+    inner += [central.call(_drawn(inner), found), "outside[i] = 1 if out else 0"]
+    middle = ["for i in range(count):", *(f"    {line}" for line in inner)]
+    sort = [
+        "found = 0",
+        "for i in range(count):",
+        "    places[found] = i",
+        "    found += np.int64(outside[i])",
+        "for j in range(found):",
+        "    packed[j] = tails[places[j]]",
+        "    negative[j] = np.float64(np.int32(first[places[j]] >> np.uint32(31)))",
+    ]
+    far = [
+        # whole registers: what is beyond the last is a number of before
+        "for j in range((found + 7) // 8 * 8):",
+        f"    {outer.call({'negative': 'negative[j]', 'tail': 'packed[j]'}, {'normal': 'z'})}",
+        "    packed[j] = z",
+    ]
+    put = ["for j in range(found):", "    normals[places[j]] = packed[j]"]
+    whole = [
+        "words, numbers, places, outside = block",
+        "a, b = entries(words[0]), entries(words[1])",
+        "normals, tails, packed, negative = (",
+        "    entries(numbers[0]), entries(numbers[1]), entries(numbers[2]), entries(numbers[3]))",
+        "places, outside = entries(places), entries(outside)",
+        "path_words_of(n0, n1, first, number, count, a, b)",
+        "path_middle(count, a, b, normals, tails, outside)",
+        "found = path_outside(count, outside, tails, a, places, packed, negative)",
+        "path_tails(found, packed, negative)",
+        "path_put(found, places, packed, normals)",
+    ]
+    scaled = ["for i in range(count):", "    row[i] = scale * values[i]"]
+    added = ["for i in range(count):", "    row[i] += scale * values[i]"]
+    functions = [
+        ("path_words_of", "n0, n1, first, number, count, a, b", draw, "None"),
+        ("path_middle", "count, first, second, normals, tails, outside", middle, "None"),
+        ("path_outside", "count, outside, tails, first, places, packed, negative", sort, "found"),
+        ("path_tails", "found, packed, negative", far, "None"),
+        ("path_put", "found, places, packed, normals", put, "None"),
+        ("path_normals", "n0, n1, first, number, count, block", whole, "None"),
+        ("path_scaled", "count, scale, values, row", scaled, "None"),
+        ("path_added", "count, scale, values, row", added, "None"),
+    ]
+    programs = "".join(f"{source.text.strip()}\n\n\n" for source in (central, outer))
+    return programs + "".join(_function(*parts, decorator) for parts in functions)
 
 
 class _Programs:
@@ -117,7 +190,7 @@ def brownian_source(areas: Areas, decorator: str = "@kernel") -> str:
     They are called as::
 
         brownian_increment(path, s, t, first, W, H, K, nodes)
-        brownian_direct(path, step, length, first, W, H, K)
+        brownian_direct(path, step, length, first, W, H, K, nodes)
 
     and write into the rows ``W``, ``H``, ``K`` (any real dtype; what ``areas`` lacks is left alone)
     the increments over ``[s, t]`` of the entries ``first``, ``first + 1``, ... of the noise.
@@ -129,6 +202,7 @@ def brownian_source(areas: Areas, decorator: str = "@kernel") -> str:
     plan = brownian_plan(areas)
     programs = _Programs(plan, decorator)
     numbers = _threefry_source("path_words", decorator) + _normal_source(plan.normal)
+    numbers += _block_source(decorator)
     head = "from math import nan\n\nfrom ndereg.backends.numba.compiler import exact, inlined\n\n\n"
     return (
         head
@@ -219,15 +293,13 @@ def _nodes_source(programs: _Programs, decorator: str) -> str:
 def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str:
     columns = {pair: column for column, pair in enumerate(plan.weights)}
     numbers = range(len(plan.areas))
-    lines = [
-        "keys, weights, normals = nodes",
-        "count, known, sign = path_nodes(path, s, t, keys, weights)",
+    signs = {area: "known" if area == "H" else "sign" for area in plan.areas}
+    few = [
         "for i in range(len(W)):",
         "    component = np.uint32(first + i)",
-    ]
-    lines += [
         f"    for number in range({len(plan.areas)}):",
-        "        for n in range(count):",
+        # whole registers, for keys that may be of an interval before
+        "        for n in range((count + 7) // 8 * 8):",
         "            a, b = keys[0, n], keys[1, n]",
         "            normals[number, n] = path_normal(a, b, component, number)",
     ]
@@ -235,12 +307,38 @@ def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str
         terms = [
             f"weights[{columns[number, area]}, n] * normals[{number}, n]" for number in numbers
         ]
-        lines += [
+        few += [
             "    total = 0.0",
             "    for n in range(count):",
             f"        total = plus(total, {' + '.join(terms)})",
-            f"    {area}[i] = total * {'known' if area == 'H' else 'sign'}",
+            f"    {area}[i] = total * {signs[area]}",
         ]
+    sums = {area: f"entries(block[1][{4 + place}])" for place, area in enumerate(plan.areas)}
+    many = [
+        f"for start in range(0, len(W), {BLOCK}):",
+        f"    size = min(len(W) - start, {BLOCK})",
+        "    block[1][4:, :] = 0.0",
+        f"    for number in range({len(plan.areas)}):",
+        "        for n in range(count):",
+        "            path_normals(keys[0, n], keys[1, n], first + start, number, size, block)",
+    ]
+    many += [
+        f"            path_added(size, weights[{len(plan.areas)} * number + {place}, n], "
+        f"entries(block[1][0]), {sums[area]})"
+        for place, area in enumerate(plan.areas)
+    ]
+    many += [
+        f"    path_scaled(size, {signs[area]}, {sums[area]}, entries_from({area}, start))"
+        for area in plan.areas
+    ]
+    lines = [
+        "keys, weights, normals, block = nodes",
+        "count, known, sign = path_nodes(path, s, t, keys, weights)",
+        f"if len(W) < {FEW}:",
+        *(f"    {line}" for line in few),
+        "else:",
+        *(f"    {line}" for line in many),
+    ]
     parameters = "path, s, t, first, W, H, K, nodes"
     return _function("brownian_increment", parameters, lines, "None", decorator)
 
@@ -297,8 +395,14 @@ def _again_source(plan: BrownianPlan) -> str:
 def _direct_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str:
     """Numbers of the step of a fixed mesh: a row of each area, filled by one function."""
     fill = [
-        "for i in range(len(row)):",
-        "    row[i] = deviation * path_normal(n0, n1, np.uint32(first + i), number)",
+        f"if len(row) < {FEW}:",
+        "    for i in range(len(row)):",
+        "        row[i] = deviation * path_normal(n0, n1, np.uint32(first + i), number)",
+        "else:",
+        f"    for start in range(0, len(row), {BLOCK}):",
+        f"        size = min(len(row) - start, {BLOCK})",
+        "        path_normals(n0, n1, first + start, number, size, block)",
+        "        path_scaled(size, deviation, entries(block[1][0]), entries_from(row, start))",
     ]
     deviations = {f"{area}{number}": f"d{number}" for number, area in enumerate(plan.areas)}
     lines = [
@@ -306,12 +410,12 @@ def _direct_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> s
         f"n0, n1 = path_words(path[0], path[1], np.uint32({DIRECT}), np.uint32(step))",
     ]
     lines += [
-        f"path_fill(n0, n1, first, {number}, d{number}, {area})"
+        f"path_fill(n0, n1, first, {number}, d{number}, {area}, nodes[3])"
         for number, area in enumerate(plan.areas)
     ]
-    parameters = "n0, n1, first, number, deviation, row"
+    parameters = "n0, n1, first, number, deviation, row, block"
     return _function("path_fill", parameters, fill, "None", decorator) + _function(
-        "brownian_direct", "path, step, length, first, W, H, K", lines, "None", decorator
+        "brownian_direct", "path, step, length, first, W, H, K, nodes", lines, "None", decorator
     )
 
 
@@ -329,7 +433,7 @@ def path_steps(path, step, length, stride, W, H, K, nodes):
     for b in range(len(W)):
         first = b * stride
         j = b if len(step) > 1 else 0
-        brownian_direct(path, step[j], length[j], first, W[b], H[b], K[b])
+        brownian_direct(path, step[j], length[j], first, W[b], H[b], K[b], nodes)
 """
 
 
@@ -339,11 +443,18 @@ def path_numbers(words: tuple[int, int], grid: Grid) -> tuple[Any, ...]:
     return (*key, grid.origin, grid.direction, grid.size, grid.depth, grid.length)
 
 
-def node_room(areas: Areas, depth: int) -> tuple[Any, Any, Any]:
-    """Return scratch for the nodes of a query: their keys, weights and normal numbers."""
-    count, nodes = len(areas), 2 * depth + 3
-    keys = np.empty((2, nodes), np.uint32)
-    return keys, np.empty((count * count, nodes)), np.empty((count, nodes))
+def node_room(areas: Areas, depth: int) -> tuple[Any, ...]:
+    """Return scratch for the nodes of a query: their keys, weights and normal numbers; a block."""
+    count, nodes = len(areas), -(-(2 * depth + 3) // 8) * 8
+    keys = np.zeros((2, nodes), np.uint32)
+    weights, normals = np.empty((count * count, nodes)), np.empty((count, nodes))
+    return keys, weights, normals, block_room(count)
+
+
+def block_room(areas: int) -> tuple[Any, ...]:
+    """Return scratch for the numbers of a block of entries, and their sums over the nodes."""
+    words, numbers = np.empty((2, BLOCK), np.uint32), np.zeros((4 + areas, BLOCK + 8))
+    return words, numbers, np.empty(BLOCK + 8, np.int32), np.empty(BLOCK, np.uint8)
 
 
 @cache

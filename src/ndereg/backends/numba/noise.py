@@ -68,7 +68,7 @@ class Drive:
         """Source that fills the rows for the step over ``[t, t + h]``, of number ``row``."""
         if self.direct:
             rows = _rows(self._names)
-            return [f"brownian_direct(path, {row}, abs({h}), first_entry, {rows})"]
+            return [f"brownian_direct(path, {row}, abs({h}), first_entry, {rows}, nodes)"]
         middle = f"{t} + 0.5 * {h}" if self.halved else ""
         ends = [t, middle, f"{t} + {h}"] if self.halved else [t, f"{t} + {h}"]
         return [
