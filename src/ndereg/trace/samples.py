@@ -36,7 +36,7 @@ class _Coupled(Exception):
     """An operation mixes samples, or cannot be shown not to."""
 
 
-def per_sample(graph: Graph, batch: int) -> Graph | None:
+def per_sample(graph: Graph, batch: int, joint: bool = False) -> Graph | None:
     """Derive the graph of one sample.
 
     Parameters
@@ -46,6 +46,9 @@ def per_sample(graph: Graph, batch: int) -> Graph | None:
         of ``args``, one output of the shape of ``y``.
     batch : int
         Number of samples.
+    joint : bool
+        Whether the samples were traced as one flat state, ``(batch * n,)``, with one time of shape
+        ``()``; so are those of the result, ``(n,)``.
 
     Returns
     -------
@@ -56,8 +59,9 @@ def per_sample(graph: Graph, batch: int) -> Graph | None:
         cannot be shown to be independent.
     """
     names = graph.input_names
+    leading = Split(0, 1, graph.nodes[graph.inputs[1]].size // batch) if joint else _LEADING
     try:
-        demands = _demanded(graph, batch) if batch != 1 else None
+        demands = _demanded(graph, batch, leading) if batch != 1 else None
     except _Coupled:
         return None
     b = Builder()
@@ -65,6 +69,8 @@ def per_sample(graph: Graph, batch: int) -> Graph | None:
     for number, (name, i) in enumerate(zip(names, graph.inputs, strict=True)):
         node = graph.nodes[i]
         shape = (1, *node.shape[1:]) if number < 2 else node.shape
+        if joint and number < 2:
+            shape = (leading.inner,) if number else ()
         given[i] = b.input(name, shape, node.dtype)
     sample = b.input("sample", (), "int64")
     if demands is None:
@@ -73,18 +79,18 @@ def per_sample(graph: Graph, batch: int) -> Graph | None:
     for i, wanted in enumerate(demands):
         for split in sorted(wanted, key=lambda split: split is not None):
             values[i, split] = _placed(b, graph, i, split, batch, given, sample, values)
-    return b.build([values[graph.outputs[0], _LEADING]])
+    return b.build([values[graph.outputs[0], leading]])
 
 
 # Where the batch is in every node
 
 
-def _splits(graph: Graph, batch: int) -> list[Split | None]:
+def _splits(graph: Graph, batch: int, leading: Split) -> list[Split | None]:
     """Return where the batch is in every node that depends on the state or the time."""
     splits: list[Split | None] = []
     for i, node in enumerate(graph.nodes):
         if i in graph.inputs[:2]:
-            splits.append(_LEADING)
+            splits.append(leading if node.shape else None)
             continue
         given = [splits[j] for j in node.inputs]
         shapes = [graph.nodes[j].shape for j in node.inputs]
@@ -164,11 +170,11 @@ def _checked(split: Split | None) -> Split:
 # What is needed of every node
 
 
-def _demanded(graph: Graph, batch: int) -> list[set[Split | None]]:
+def _demanded(graph: Graph, batch: int, leading: Split) -> list[set[Split | None]]:
     """Return for every node the rows (a split) or the whole (None) that is needed of it."""
-    splits = _splits(graph, batch)
+    splits = _splits(graph, batch, leading)
     demands: list[set[Split | None]] = [set() for _ in graph.nodes]
-    demands[graph.outputs[0]].add(_LEADING)
+    demands[graph.outputs[0]].add(leading)
     for i in reversed(range(len(graph.nodes))):
         node = graph.nodes[i]
         for split in sorted(demands[i], key=lambda split: split is None):

@@ -453,7 +453,7 @@ def node_room(areas: Areas, depth: int) -> tuple[Any, ...]:
 
 def block_room(areas: int) -> tuple[Any, ...]:
     """Return scratch for the numbers of a block of entries, and their sums over the nodes."""
-    words, numbers = np.empty((2, BLOCK), np.uint32), np.zeros((4 + areas, BLOCK + 8))
+    words, numbers = np.empty((2, BLOCK), np.uint32), np.empty((4 + areas, BLOCK + 8))
     return words, numbers, np.empty(BLOCK + 8, np.int32), np.empty(BLOCK, np.uint8)
 
 

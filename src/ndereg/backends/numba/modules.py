@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ndereg.backends.base import Layout
+from ndereg.backends.numba.blocks import blockable, blocks_source
 from ndereg.backends.numba.brownian import path_functions, path_text
 from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.fields import FieldKernels
@@ -54,6 +55,19 @@ class SolveModule:
         if not self.independent or not packable(plan, self.kernels, numbers, names):
             return None
         return _load(packed_source(plan, numbers, names, self.kernels), {})
+
+    @cached_property
+    def blocks(self) -> Any:
+        """The module that solves samples that take the same steps; None where they do not."""
+        programs = self.programs
+        plan, numbers, names, drive = (
+            programs.plan, programs.numbers, programs.kernels, programs.drive
+        )  # fmt: skip
+        possible = blockable(plan, self.kernels, numbers, names, drive)
+        if drive is None or not self.independent or not possible:
+            return None
+        source = blocks_source(plan, numbers, names, self.kernels, drive)
+        return _load(_path_import(drive.areas) + source, {})
 
     @cached_property
     def functions(self) -> Any:

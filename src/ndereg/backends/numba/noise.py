@@ -33,6 +33,8 @@ class Drive:
         Whether steps ask for the path over both of their halves.
     medium : tuple of str
         Names of what else steps read of the equation.
+    apart : bool
+        Whether samples have noise of their own, and no entries without any.
     """
 
     areas: Areas
@@ -41,6 +43,7 @@ class Drive:
     channels: int
     halved: bool = False
     medium: tuple[str, ...] = ()
+    apart: bool = True
 
     @classmethod
     def of(cls, problem: Problem) -> Drive | None:
@@ -52,6 +55,7 @@ class Drive:
         return cls(
             path.areas, path.direct, diffusion.coupling, path.entries.channels,
             problem.plan.halved, tuple(diffusion.medium),
+            not (path.entries.shared or path.entries.quiet),
         )  # fmt: skip
 
     @property
@@ -63,6 +67,21 @@ class Drive:
         """Source before the loop: rows for the increments, the number of the first entry."""
         rows = [f"d_{name} = noise[{i}]" for i, name in enumerate(self._names)]
         return [*rows, f"first_entry = {sample or 0} * path_stride"]
+
+    def block(self, size: str, start: str) -> list[str]:
+        """The same for a block of samples, one after the other in the rows."""
+        rows = [
+            f"d_{name} = noise[{i}][: {size} * {self.channels}]"
+            for i, name in enumerate(self._names)
+        ]
+        return [*rows, f"first_entry = {start} * path_stride"]
+
+    def of_lane(self, lane: str) -> dict[str, str]:
+        """Source of what programs read of it for one of the samples of a block."""
+        form = "d_{}[{}]" if self.coupling == "scalar" else "entries_from(d_{}, {})"
+        place = lane if self.channels == 1 else f"{lane} * {self.channels}"
+        increments = {name: form.format(name, place) for name in self._names}
+        return increments | {name: name for name in self.medium}
 
     def increment(self, t: str, h: str, row: str) -> list[str]:
         """Source that fills the rows for the step over ``[t, t + h]``, of number ``row``."""
@@ -114,7 +133,7 @@ class Driving:
         self._rows = len(HALVES if problem.plan.halved else INCREMENTS)
         self.numbers = (path.smallest, *problem.diffusion.medium.values())
 
-    def arguments(self) -> tuple[Any, ...]:
-        """Return the path, and rows and scratch of one thread."""
-        noise = np.empty((self._rows, self._width), self._dtype)
+    def arguments(self, samples: int = 1) -> tuple[Any, ...]:
+        """Return the path, and rows and scratch of one thread, for so many samples at once."""
+        noise = np.empty((self._rows, samples * self._width), self._dtype)
         return self._path, self._stride, noise, node_room(self._areas, self._depth)
