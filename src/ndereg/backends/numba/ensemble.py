@@ -20,6 +20,9 @@ from ndereg.trace import Graph, per_sample
 
 __all__ = ["as_batch", "batch_kernels", "by_sample", "separable", "together"]
 
+MOST_SAMPLES = 1 << 20
+"""Of a batch every sample has counts and a status, which take more memory than a small state."""
+
 
 def separable(plan: Plan) -> bool:
     """Whether the samples of a joint state meet in the field alone."""
@@ -37,9 +40,10 @@ def as_batch(problem: Problem) -> Problem | None:
         return None
     asked = problem.asked if problem.part is None else problem.asked and problem.asked.asked
     samples = seen.shapes[0][0]
-    if asked is not None or samples < LANES or layout.entries > samples * MOST_ENTRIES:
+    if asked is not None or not LANES <= samples <= MOST_SAMPLES:
         return None
-    if diffusion.path.entries != Entries(1, seen.entries):
+    one = Entries(1, seen.entries)
+    if layout.entries > samples * MOST_ENTRIES or diffusion.path.entries != one:
         return None
     path = replace(diffusion.path, entries=Entries(samples, seen.entries // samples))
     part = _batch_layout(seen, samples)
