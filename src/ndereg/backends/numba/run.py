@@ -273,6 +273,10 @@ class Run:
 class EnsembleRun(Run):
     """A joint problem as the independent batch of its samples."""
 
+    def _alone(self, start: int, stop: int) -> None:
+        """Nothing: where a sample is lost, so is the joint state."""
+        self.info[start:stop, COUNTS.index("status")] = float(Status.NON_FINITE)
+
     def _result(self, steps: Any) -> Any:
         """That of the joint solve: counts of one sample; None where any of them was lost."""
         if np.any(self.info[:, COUNTS.index("status")] == float(Status.NON_FINITE)):
