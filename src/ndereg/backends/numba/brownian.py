@@ -351,7 +351,7 @@ def _again_source(plan: BrownianPlan) -> str:
     columns = {pair: column for column, pair in enumerate(plan.weights)}
     numbers = range(len(plan.areas))
     lines = [
-        "keys, weights, _ = nodes",
+        "keys, weights, _, block = nodes",
         "known_keys, normals, held, places = kept",
         "count, known, sign = path_nodes(path, s, t, keys, weights)",
         "for n in range(count):",
@@ -375,7 +375,7 @@ def _again_source(plan: BrownianPlan) -> str:
         "        known_keys[0, free], known_keys[1, free] = a, b",
     ]
     lines += [
-        f"        path_fill(a, b, np.uint32(0), {number}, 1.0, normals[{number}, free])"
+        f"        path_fill(a, b, np.uint32(0), {number}, 1.0, normals[{number}, free], block)"
         for number in numbers
     ]
     for area in plan.areas:
@@ -515,7 +515,7 @@ class NumbaBrownian:
         """See :class:`ndereg.backends.brownian.BrownianSource`."""
         if isinstance(step, int) and isinstance(h, float) and _alone(entries):
             rows = self._rows(entries.width)
-            self._functions.brownian_direct(self._numbers, step, abs(h), 0, *rows)
+            self._functions.brownian_direct(self._numbers, step, abs(h), 0, *rows, self._nodes)
             return self._found([row[None] for row in rows])
         steps = np.asarray(step, np.int64), np.abs(h)
         return self._filled(self._functions.path_steps, entries, steps, None)
