@@ -18,6 +18,7 @@ from .problems import (
     close,
     double_precision,
     equation,
+    only_compiled,
     regularizer,
 )
 
@@ -55,27 +56,59 @@ QUICK = [("euler_heun", "general", 0)]
 @pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_every_method_agrees_on_one_key(name: str, reference: Solver) -> None:
     """States, estimates, penalties and gradients, on one mesh; a case a kind of noise."""
-    other, rng = Solver(name), np.random.default_rng(1)
     cases = {"jax": COMPILED, "numba": QUICK}.get(name, CASES)
-    for number, (method, kind, which) in enumerate(cases):
-        options = mesh(number) | {"method": method, "regularizer": regularizer(method)}
-        sde = equation(method, kind, which, shared=number % 4 == 0)
-        independent = options["batch"] == "independent"
-        shape: tuple[int, ...] = Y0.shape
-        if "t_eval" in options:
-            shape = (3, len(TIMES), 2) if independent else (len(TIMES), 3, 2)
-        bars = rng.normal(size=shape), rng.normal(size=3 if independent else ())
-        expected = reference.gradient(sde, *bars, **options)
-        with double_precision(name):
-            actual = other.gradient(sde, *bars, **options)
-            close(actual[0].ys, expected[0].ys, 1e-11)
-            close(actual[0].penalty, expected[0].penalty, 1e-11)
-            for column in ("h", "error", "stiffness"):
-                seen = getattr(expected[0].steps, column)
-                close(getattr(actual[0].steps, column), seen, 1e-11)
-            assert np.array_equal(actual[0].stats.nfev, expected[0].stats.nfev)
-            for left, right in zip(actual[1:], expected[1:], strict=True):
-                close(left, right, 1e-9)
+    for number, case in enumerate(cases):
+        agrees(Solver(name), reference, case, mesh(number), shared=number % 4 == 0)
+
+
+def agrees(
+    other: Solver, reference: Solver, case: tuple[str, str, int], options: dict[str, Any],
+    shared: bool,
+) -> None:  # fmt: skip
+    method, kind, which = case
+    rng = np.random.default_rng(1)
+    options = options | {"method": method, "regularizer": regularizer(method)}
+    sde = equation(method, kind, which, shared=shared)
+    independent = options["batch"] == "independent"
+    shape: tuple[int, ...] = Y0.shape
+    if "t_eval" in options:
+        shape = (3, len(TIMES), 2) if independent else (len(TIMES), 3, 2)
+    bars = rng.normal(size=shape), rng.normal(size=3 if independent else ())
+    expected = reference.gradient(sde, *bars, **options)
+    with double_precision(other.name):
+        actual = other.gradient(sde, *bars, **options)
+        close(actual[0].ys, expected[0].ys, 1e-11)
+        close(actual[0].penalty, expected[0].penalty, 1e-11)
+        for column in ("h", "error", "stiffness"):
+            seen = getattr(expected[0].steps, column)
+            close(getattr(actual[0].steps, column), seen, 1e-11)
+        assert np.array_equal(actual[0].stats.nfev, expected[0].stats.nfev)
+        for left, right in zip(actual[1:], expected[1:], strict=True):
+            close(left, right, 1e-9)
+
+
+def one_each() -> list[tuple[str, str, int]]:
+    """A case a method: the kinds of noise in turn, so that each has several methods."""
+    found = []
+    for number, method in enumerate(METHODS):
+        cases = [case for case in CASES if case[0] == method]
+        found.append(cases[number % len(cases)])
+    assert {case[1:] for case in found} == {case[1:] for case in CASES}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", one_each(), ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.mark.parametrize("name", ["numba", "jax"])
+def test_every_method_agrees_where_it_is_compiled(
+    name: str, case: tuple[str, str, int], reference: Solver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same on one kind of noise each: compiling takes 8 seconds on Numba and 4 on JAX."""
+    only_compiled(monkeypatch)
+    number = METHODS.index(case[0])
+    options = mesh(number)
+    options.pop("t_eval", None)
+    agrees(Solver(name), reference, case, options, shared=number % 4 == 0)
 
 
 ADAPTIVE = [method for method in METHODS if ndereg.lookup(method).adaptive]
