@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
@@ -106,7 +105,7 @@ def refuse_foreign_module(backend: Backend, function: Any, what: str) -> None:
         Saying how to take its weights over.
     """
     torch = sys.modules.get("torch")
-    if torch is None or isinstance(function, FunctionType) or hasattr(backend, "adapted"):
+    if torch is None or hasattr(backend, "adapted"):
         return
     if isinstance(function, torch.nn.Module):
         to, arrays = ("jax", "JAX") if backend.name == "jax" else ("numpy", "NumPy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from ndereg.backends.base import Backend, Problem
@@ -59,7 +60,8 @@ def prepare(
     field, equation = split(backend, field if flow is None else flow.field)
     refuse_no_field(field, "field")
     field, args = resolve(field, args)
-    refuse_foreign_module(backend, field, "the field")
+    if type(field) is not FunctionType:
+        refuse_foreign_module(backend, field, "the field")
     layout, flat = flat_state(backend, y0, batch)
     leaves, args_structure = flat_args(backend, args, layout.real_dtype)
     found = outline(backend, equation, layout, flat, leaves, args_structure)
