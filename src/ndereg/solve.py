@@ -220,7 +220,8 @@ class Face:
 
         def pullback(ys_bar: Any, penalty_bar: Any = 0.0) -> tuple[Any, Any]:
             bar = _penalty_cotangent(backend, posed, penalty_bar)
-            if regularizer is None:
+            left_out = type(penalty_bar) is float and penalty_bar == 0.0
+            if regularizer is None and not left_out:
                 _refuse_nonzero(backend, penalty_bar)
             flat = _flat_cotangent(backend, posed, ys_bar)
             flat = extended_cotangent(backend, problem, flat, bar)
