@@ -218,6 +218,21 @@ def test_a_step_of_mean_size(reference: Bench) -> None:
     assert sol.stats.nfev - alone.stats.nfev == 1 + 3
 
 
+@pytest.mark.parametrize("batch", ["joint", "independent"])
+def test_the_mean_size_of_a_solve_that_fails(bench: Bench, batch: str) -> None:
+    """Of one accepted step it is that step, whose penalty is known, however far the end is."""
+    options: dict[str, Any] = {
+        **OPTIONS, "batch": batch, "first_step": 0.05, "max_steps": 1, "throw": False
+    }  # fmt: skip
+    once, again = (
+        bench.solve(field, SPAN, Y0, ARGS, regularizer=regularizer, **options)
+        for regularizer in (ERROR, local("biased", step="mean"))
+    )
+    assert np.all(bench.get(again.stats.naccept) == 1)
+    assert np.all(bench.get(again.penalty) > 0)
+    close(bench.get(again.penalty), bench.get(once.penalty), 1e-12)
+
+
 def test_in_single_precision_a_first_step_is_rounding() -> None:
     """As the page on regularizers tells, with the numbers of its table."""
     network = MLP((64, 32, 64), output_activation="tanh")

@@ -23,7 +23,7 @@ class LocalPlan:
     start : Program
         ``(t, y, span) -> status, h, k1`` as before the first step of a solve, ``span`` being what
         is left of the time. With constant steps ``h`` is the given ``first_step``; a mean one is
-        that of ``naccept`` accepted steps over ``length``.
+        that of ``naccept`` accepted steps over the ``length`` that they came.
     step : Program
         ``(t, h, y, k1, rtol, atol, weight0, ...) -> penalty``. A stochastic step takes the noise
         over ``h``, and ``k1`` only where a step hands its last stage on to the next.

@@ -105,7 +105,7 @@ class ExtraStep:
             if problem.t_eval is None:
                 ys = ys.reshape(problem.y0.shape)
             result = replace(result, ys=ys)
-        penalty, evaluations, self.taken = take_step(self._runners, ready, start, result.naccept)
+        penalty, evaluations, self.taken = take_step(self._runners, ready, start, result)
         return replace(
             result,
             penalty=result.penalty + penalty,
@@ -160,7 +160,7 @@ class ExtraStep:
 
 
 def take_step(
-    runners: Runners, machine: HostMachine, start: Start, naccept: Any
+    runners: Runners, machine: HostMachine, start: Start, result: Result
 ) -> tuple[Any, Any, Taken | None]:
     """Return the penalty (B,) of the extra step, its evaluations, and what its reverse pass reads.
 
@@ -177,14 +177,16 @@ def take_step(
         return machine.vector(machine.scalars_of(None)), machine.scalar(0.0), None
     constants = dict(zip(CONTROL_PARAMETERS, problem.parameters, strict=True))
     constants |= {"rtol": problem.rtol, "atol": problem.atol, "direction": direction}
-    constants |= {"first_step": problem.dt, "length": abs(problem.t1 - problem.t0)}
+    constants["first_step"] = problem.dt
     if problem.diffusion is not None:
         constants["cell"] = problem.diffusion.path.smallest
         constants |= problem.diffusion.medium
     values = {name: machine.constant(value) for name, value in constants.items()}
     values |= {f"weight{i}": weight for i, weight in enumerate(problem.weights)}
     values |= {"t": start.t, "y": start.y, "span": span}
+    naccept = result.naccept
     values["naccept"] = float(naccept[0]) if joint else machine.scalars_of(naccept)
+    values["length"] = abs(result.t_end - problem.t0)
     begun = runners.start(machine, values)
     ok = machine.read(begun["status"]) == float(Status.RUNNING)
     h = machine.read(begun["h"])

@@ -281,4 +281,5 @@ class _Loop:
             status=machine.counter(self.status),
             steps=steps,
             picked=self.picked,
+            t_end=self.t,
         )

@@ -13,6 +13,7 @@ from ndereg.backends.jax import clock
 from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
+from ndereg.backends.jax.loop import time_of
 from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.scalars import stand_in
 from ndereg.spec.status import Status
@@ -67,7 +68,7 @@ class ExtraStep:
             ys, y = remove(jnp, self._position, rows.merge(result["ys"]))
             result = {**result, "ys": rows.split(ys[:, 0] if rows.t_eval is None else ys)}
             start = {"t": self._time, "y": y[:, 0]}
-        penalty, evaluations, kept = self._taken(start, carry["naccept"])
+        penalty, evaluations, kept = self._taken(start, carry)
         penalty = rows.split(penalty[:, 0]).astype(result["penalty"].dtype)
         more = rows.split(evaluations[:, 0].astype(jnp.int32))
         return {
@@ -76,7 +77,7 @@ class ExtraStep:
             "counts": result["counts"].at[..., 0, :].add(more),
         }, kept
 
-    def _taken(self, start: Tree, naccept: Any) -> tuple[Any, Any, Tree]:
+    def _taken(self, start: Tree, carry: Tree) -> tuple[Any, Any, Tree]:
         assert self._runners is not None
         rows, runners, machine = self._rows, self._runners, JaxMachine(self._field)
         numbers = rows.named_numbers()
@@ -84,7 +85,8 @@ class ExtraStep:
         values: Tree = {**numbers, "direction": self._direction, "span": span, **start}
         if self._field.noise is not None:
             values |= {"cell": self._field.noise.cell, **self._field.noise.medium}
-        values |= {"length": jnp.abs(self._length), "naccept": naccept}
+        length = jnp.abs(clock.difference(time_of(carry), rows.t0))
+        values |= {"length": length, "naccept": carry["naccept"]}
         if not runners.plan.spec.adaptive:
             values["first_step"] = numbers["dt"]
         begun = runners.start(machine, values)

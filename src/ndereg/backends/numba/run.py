@@ -22,7 +22,7 @@ from ndereg.backends.numba.threads import in_threads, thread_count
 from ndereg.spec.adjoint import Discrete
 from ndereg.spec.status import Status
 
-_PENALTY = INFO.index("penalty")
+_PENALTY, _T_END = INFO.index("penalty"), INFO.index("t_end")
 
 
 class Routine:
@@ -267,7 +267,8 @@ class Run:
             picked = Start(start[0], self.ys[:, -1], start[1])
         ys = self.ys[:, 0] if self.problem.t_eval is None else self.ys[:, : self.times]
         penalty = info[:, _PENALTY].astype(routine.real_dtype)
-        return Result(ys, penalty, nfev, nsteps, naccept, status, steps, picked)
+        t_end = float(info[0, _T_END]) if routine.joint else info[:, _T_END, None]
+        return Result(ys, penalty, nfev, nsteps, naccept, status, steps, picked, t_end)
 
 
 class EnsembleRun(Run):
