@@ -345,9 +345,9 @@ def refuse_mixing(
 ) -> None:
     """Refuse to convert diagonal noise, an entry of which depends on another entry of the state.
 
-    The entries whose number has a binary digit of 0, then those with 1, are moved, and the others
-    of the diffusion must not change: any two entries differ in a digit. When it is looked at, and
-    when nothing is said, is as in :func:`refuse_dependence`.
+    The entries whose number has a binary digit of 1 are moved: those of the diffusion must be as
+    where all are, and the others as where none is. Any two entries differ in a digit. When it is
+    looked at, and when nothing is said, is as in :func:`refuse_dependence`.
 
     Raises
     ------
@@ -358,21 +358,22 @@ def refuse_mixing(
     if reads_no_more and field in _entrywise:
         return
     value, known = _values(backend, diffusion, t0, y0, args)
-    start, entries = value(known), np.arange(known.shape[-1])
+    entries, moved = np.arange(known.shape[-1]), known * 1.25 + 1.0
+    here, there = value(known), value(moved)
+    if here is None or there is None:
+        return
     for digit in range((entries.size - 1).bit_length()):
-        for moved in (entries >> digit & 1 == 0, entries >> digit & 1 == 1):
-            there = value(np.where(moved, known * 1.25 + 1.0, known))
-            if start is None or there is None:
-                return
-            differ = _differ(start[:, ~moved], there[:, ~moved])
-            if differ is None:
-                return
-            if differ:
-                raise ValueError(
-                    "expected a diffusion whose entry i depends on entry i of the state alone for "
-                    "SDE.converted(...) with noise='diagonal', received one that mixes entries; "
-                    "try noise='general' with the diagonal matrix, which is converted exactly"
-                )
+        chosen = entries >> digit & 1 == 1
+        found = value(np.where(chosen, moved, known))
+        differ = _differ(np.where(chosen, there, here), found)
+        if differ is None:
+            return
+        if differ:
+            raise ValueError(
+                "expected a diffusion whose entry i depends on entry i of the state alone for "
+                "SDE.converted(...) with noise='diagonal', received one that mixes entries; "
+                "try noise='general' with the diagonal matrix, which is converted exactly"
+            )
     if reads_no_more:
         _entrywise.add(field)
 
