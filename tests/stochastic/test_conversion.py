@@ -192,6 +192,14 @@ def test_parameters_of_modules_get_their_gradients() -> None:
     close([named["drift.mu"], named["diffusion.sigma"]], wanted[1], 1e-12)
 
 
+def test_a_number_in_single_precision() -> None:
+    """A state without axes, which PyTorch differentiates in another precision."""
+    sde = ndereg.SDE(lambda t, y, args: -y, lambda t, y, args: 0.1 * y).converted("stratonovich")
+    drift = sde.drift(torch.tensor(0.0), torch.tensor(2.0), None)
+    assert drift.dtype == torch.float32
+    close(drift, -2.0 * 1.005, 1e-6)
+
+
 def test_what_needs_no_correction() -> None:
     ito = ndereg.SDE(drift, lambda t, y, args: 0.1 + 0.0 * y, "additive")
     assert ito.converted("stratonovich").drift is drift

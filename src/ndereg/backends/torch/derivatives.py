@@ -24,7 +24,9 @@ class TorchDerivatives(Derivatives):
     ) -> Sequence[Any]:
         """See :func:`torch.func.jvp`."""
         _load_forward_mode()
-        return torch.func.jvp(_listed(function), tuple(primals), tuple(tangents))[1]
+        values, found = torch.func.jvp(_listed(function), tuple(primals), tuple(tangents))
+        # of a float32 array without axes times a number, PyTorch's derivative is a float64
+        return [d.to(value.dtype) for value, d in zip(values, found, strict=True)]
 
     def vjp(
         self, function: Function, primals: Sequence[Any], cotangents: Sequence[Any]
