@@ -220,9 +220,6 @@ class Face:
 
         def pullback(ys_bar: Any, penalty_bar: Any = 0.0) -> tuple[Any, Any]:
             bar = _penalty_cotangent(backend, posed, penalty_bar)
-            left_out = type(penalty_bar) is float and penalty_bar == 0.0
-            if regularizer is None and not left_out:
-                _refuse_nonzero(backend, penalty_bar)
             flat = _flat_cotangent(backend, posed, ys_bar)
             flat = extended_cotangent(backend, problem, flat, bar)
             y0_bar, args_bar = contracted_cotangents(problem, *pull(flat, bar))
@@ -293,16 +290,6 @@ def _penalty_cotangent(backend: Backend, problem: Problem, penalty_bar: Any) -> 
             f"{tuple(bar.shape)}; try the shape of sol.penalty"
         )
     return bar if bar.ndim else backend.concat([backend.reshape(bar, (1,))] * layout.samples)
-
-
-def _refuse_nonzero(backend: Backend, penalty_bar: Any) -> None:
-    """Refuse a cotangent of no penalty, where its value is known."""
-    known = backend.concrete(penalty_bar)
-    if known is not None and np.any(known):
-        raise ValueError(
-            f"expected penalty_bar=0.0 without a regularizer, whose penalty is constant, received "
-            f"{penalty_bar}; try regularizer=ndereg.ErrorEstimate(), or leaving penalty_bar out"
-        )
 
 
 def _present(backend: Backend, problem: Problem, result: Result, throw: bool) -> Solution:

@@ -156,8 +156,7 @@ class NeuralODE:
             ``loss(output, y) -> array ()``, written with :mod:`ndereg.ops`.
         penalty_weight : float
             What ``solution.penalty`` (its mean over the samples of an independent batch) is
-            multiplied by and added with; ``regularizer`` says what it is; without one the
-            weight plays no part.
+            multiplied by and added with; ``regularizer`` says what it is, without one it is 0.
         **options
             Of ``solve``, for this call.
 
@@ -184,8 +183,6 @@ class NeuralODE:
             )
         value, loss_pullback = loss(output, target)
         output_bar, _ = loss_pullback(np.ones((), value.dtype))
-        if {**self.options, **options}.get("regularizer") is None:
-            weight = 0.0
         samples = np.size(solution.penalty)
         _, gradient = pullback(output_bar, np.asarray(weight / samples))
         return float(value) + weight * float(np.mean(solution.penalty)), gradient
