@@ -488,7 +488,7 @@ class NumbaBrownian:
 
     Of the latest interval that all entries were asked for at once, the normal numbers of its nodes
     are kept while they fit into ``KEPT_BYTES``: the next step of a solve shares most of them, and
-    draws a third of what it would draw.
+    draws a third of what it would draw. One is for one solve: threads do not share it.
     """
 
     def __init__(self, areas: Areas, words: tuple[int, int], grid: Grid, dtype: str) -> None:
