@@ -28,7 +28,7 @@ def reference() -> Solver:
 
 @pytest.fixture
 def solved(monkeypatch: Any) -> list[str]:
-    """What was called of the solves of parts of a batch."""
+    """What was called of the solves of parts of a batch, once a thread."""
     seen: list[str] = []
 
     def noted(name: str) -> Any:
@@ -76,7 +76,7 @@ def test_as_if_each_were_alone(
     y0 = start(shape)
     expected = reference.solve(sde, y0, **chosen)
     found = Solver("numba").solve(sde, y0, **chosen)
-    assert solved == ["_solve_blocks"]
+    assert set(solved) == {"_solve_blocks"}
     close(found.ys, expected.ys, 1e-12)
     for name in ("nfev", "nsteps", "naccept", "nreject"):
         np.testing.assert_array_equal(getattr(found.stats, name), getattr(expected.stats, name))
@@ -103,7 +103,7 @@ def test_args_of_samples_and_backwards_in_time_along_a_tree(
         found = Solver("numba").solve(sde, *given, (1.0, 0.1), **chosen, method="euler_maruyama")
         close(found.ys, expected.ys, tolerance)
         assert found.ys.dtype == dtype
-    assert solved == ["_solve_blocks"] * 2
+        assert set(solved) == {"_solve_blocks"}
 
 
 def explosive(t: Any, y: Any, args: Any) -> Any:
@@ -120,7 +120,7 @@ def test_samples_that_are_lost(batch: str, reference: Solver, solved: list[str])
     chosen["controller"] = ndereg.ConstantStep(0.05)
     expected = reference.solve(sde, y0, **chosen)
     found = Solver("numba").solve(sde, y0, **chosen)
-    assert solved == ["_solve_blocks", *["_alone"] * (batch == "independent")]
+    assert set(solved) == {"_solve_blocks"} | ({"_alone"} if batch == "independent" else set())
     assert np.any(np.asarray(found.status) == Status.NON_FINITE)
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_array_equal(found.stats.nsteps, expected.stats.nsteps)
@@ -140,7 +140,7 @@ def test_what_is_left_to_other_loops(reference: Solver, solved: list[str]) -> No
     sde = ndereg.SDE(drift, entrywise)
     chosen |= {"max_steps": 2, "throw": False}
     found, expected = (solver.solve(sde, y0, **chosen) for solver in (Solver("numba"), reference))
-    assert solved == ["_solve_blocks"]
+    assert set(solved) == {"_solve_blocks"}
     assert found.status == expected.status == Status.MAX_STEPS
     close(found.ys, expected.ys, 1e-12)
 
