@@ -158,6 +158,49 @@ def test_solves_and_gradients_are_those_of_the_drift_by_hand(
             close(actual, expected, 1e-12)
 
 
+def turned(y: Any) -> Any:
+    return ops.concat([y[..., 1:], y[..., :1]], axis=-1)
+
+
+def one_source(t: Any, y: Any, args: Any) -> Any:
+    return 0.3 * ops.cos(args[1] * y) + 0.2 * turned(y)
+
+
+def three_sources(t: Any, y: Any, args: Any) -> Any:
+    s = turned(y)
+    return ops.stack([0.3 * ops.cos(args[1] * s), 0.2 * y * s, 0.1 * s], axis=-1)
+
+
+@pytest.mark.parametrize("name", ["reference", "torch"])
+@pytest.mark.parametrize(
+    ("noise", "diffusion", "batch", "span"),
+    [
+        ("scalar", one_source, "joint", (1.0, 0.0)),
+        ("general", three_sources, "independent", (0.0, 1.0)),
+    ],
+)
+def test_gradients_where_entries_mix(
+    noise: Any, diffusion: Any, batch: str, span: tuple[float, float], name: str
+) -> None:
+    """Central differences along a random direction, of states and of args."""
+    rng, solver = np.random.default_rng(0), Solver(name)
+    y0, args = rng.normal(size=(3, 2)), np.array([0.7, 0.4])
+    bar, dy, da = rng.normal(size=(3, 2)), rng.normal(size=(3, 2)), rng.normal(size=2)
+    sde = ndereg.SDE(lambda t, y, args: ops.sin(args[0] * y) - t * y, diffusion, noise)
+    sde = sde.converted("stratonovich")
+    options: dict[str, Any] = {
+        "method": "euler_heun", "controller": ndereg.ConstantStep(0.25), "key": 5, "batch": batch,
+    }  # fmt: skip
+
+    def moved(size: float) -> float:
+        sol = solver.solve(sde, y0 + size * dy, args + size * da, span, **options)
+        return float(np.sum(bar * np.asarray(sol.ys)))
+
+    _, d_y0, d_args = solver.gradient(sde, bar, 0.0, y0, args, span, **options)
+    along = np.sum(np.asarray(d_y0) * dy) + np.sum(np.asarray(d_args) * da)
+    assert along == pytest.approx((moved(1e-6) - moved(-1e-6)) / 2e-6, rel=1e-7)
+
+
 def test_parameters_of_modules_get_their_gradients() -> None:
     """Also those that the correction reads: of the diffusion, at the same values."""
 
