@@ -151,7 +151,12 @@ class ConvertedDrift:
         """Evaluate the drift, and the correction by derivatives of the diffusion."""
         from ndereg.backends.conversion import corrected  # which needs arrays, as this does now
 
-        return corrected(self, t, y, args)
+        assert self.drift is not None
+        factor = -0.5 if self.calculus == "stratonovich" else 0.5
+        columns = self.noise == "general"
+        return corrected(
+            self.drift, self.diffusion, factor, columns, self.derivatives, (t, y, args)
+        )
 
     def __ndereg_field__(self, args: Any) -> tuple[ConvertedDrift, Any]:
         """Resolve the drift, where it stands for another one (:func:`ndereg.field.resolve`)."""

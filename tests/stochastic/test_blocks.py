@@ -10,7 +10,7 @@ import pytest
 import ndereg
 from ndereg import Status, ops
 from ndereg.backends.brownian import Entries
-from ndereg.backends.numba import brownian, run
+from ndereg.backends.numba import normals, run
 from ndereg.backends.numba.blocks import samples_at_once
 from ndereg.backends.registry import load_backend
 from ndereg.plan.brownian import grid
@@ -147,7 +147,7 @@ def test_what_is_left_to_other_loops(reference: Solver, solved: list[str]) -> No
 
 def test_numbers_of_many_entries_are_those_of_few() -> None:
     """Blocks of entries, the last one not whole, against one entry after another."""
-    cells, many = grid(0.0, 1.0, 2.0**-12), 2 * brownian.BLOCK + 5
+    cells, many = grid(0.0, 1.0, 2.0**-12), 2 * normals.BLOCK + 5
     for areas in ("W", "WHK"):
         wanted = load_backend("reference").brownian(areas, (3, 5), cells, "float64")
         source = load_backend("numba").brownian(areas, (3, 5), cells, "float64")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from array_api_compat import is_jax_array, is_torch_array
@@ -11,54 +11,51 @@ from ndereg.backends.base import Array
 from ndereg.backends.bound import checked_leaves
 from ndereg.backends.derivatives import Derivatives, Function
 from ndereg.backends.registry import load_backend
-from ndereg.sde import ConvertedDrift
 from ndereg.structure import flatten
 
 
-def corrected(converted: ConvertedDrift, t: Array, y: Any, args: Any) -> Any:
-    """Evaluate a drift less or plus ``1/2 sum_j (dg_j/dy) g_j``, in the structure of ``y``.
+def corrected(
+    drift: Callable[..., Any], diffusion: Callable[..., Any], factor: float, columns: bool,
+    derivatives: Derivatives | None, inputs: tuple[Array, Any, Any],
+) -> Any:  # fmt: skip
+    """Evaluate ``f + factor sum_j (dg_j/dy) g_j`` at ``(t, y, args)``, in the structure of ``y``.
 
     Of diagonal noise, where ``g_j`` is entry ``j`` alone and depends on that entry of the state
-    alone, and of scalar noise, which has one column, it is one derivative.
+    alone, and of scalar noise, which has one column, it is one derivative; otherwise there is one
+    for each of the ``columns``. Without ``derivatives`` those of the arrays' framework are taken.
 
     Raises
     ------
     TypeError, ValueError
         If a result does not match the state, or an operation has no derivative.
     """
-    given, structure = flatten((t, y, args))
-    found = converted.derivatives
-    derivatives: Derivatives = _of_framework(given) if found is None else found
-    state = flatten(y)[1]
-    sign = -0.5 if converted.calculus == "stratonovich" else 0.5
+    given, structure = flatten(inputs)
+    chosen = _of_framework(given) if derivatives is None else derivatives
+    state = flatten(inputs[1])[1]
 
     def evaluate(*arrays: Array) -> Sequence[Array]:
         t, y, args = structure.unflatten(arrays)
         leaves = flatten(y)[0]
-        assert converted.drift is not None
-        drift = checked_leaves(
-            converted.drift(t, y, args), leaves, state, derivatives.owns, "the field"
-        )
-        matrix = converted.noise == "general"
+        rates = checked_leaves(drift(t, y, args), leaves, state, chosen.owns, "the field")
 
-        def diffusion(*leaves: Array) -> Sequence[Array]:
-            value = converted.diffusion(t, state.unflatten(leaves), args)
+        def spread(*leaves: Array) -> Sequence[Array]:
+            value = diffusion(t, state.unflatten(leaves), args)
             return checked_leaves(
-                value, leaves, state, derivatives.owns, "the diffusion", columns=matrix
+                value, leaves, state, chosen.owns, "the diffusion", columns=columns
             )
 
-        added = _corrections(diffusion, leaves, derivatives, matrix)
-        return [f + sign * each for f, each in zip(drift, added, strict=True)]
+        added = _corrections(spread, leaves, chosen, columns)
+        return [f + factor * each for f, each in zip(rates, added, strict=True)]
 
-    return state.unflatten(derivatives.call(evaluate, given))
+    return state.unflatten(chosen.call(evaluate, given))
 
 
 def _corrections(
-    diffusion: Function, y: Sequence[Array], derivatives: Derivatives, matrix: bool
+    diffusion: Function, y: Sequence[Array], derivatives: Derivatives, columns: bool
 ) -> Sequence[Array]:
     """``sum_j (dg_j/dy) g_j``."""
     value = diffusion(*y)
-    if not matrix:
+    if not columns:
         return derivatives.jvp(diffusion, y, value)
     total: list[Array] = []
     for j in range(value[0].shape[-1]):

@@ -1,9 +1,7 @@
 """Brownian paths as Numba source: the programs of a path in one function of scalar times.
 
-The nodes of a query and their weights are found first. Then normal numbers are made in loops that
-run on packed registers: for a few entries of the noise over the nodes, and for many over the
-entries, a block at a time and one step of the computation after another, so that 32-bit words and
-64-bit numbers each fill their registers and the tails, 15 percent, are computed where they are.
+The nodes of a query and their weights are found first. Then their normal numbers are made: for a
+few entries of the noise over the nodes, and for many over the entries.
 """
 
 from __future__ import annotations
@@ -16,141 +14,22 @@ import numpy as np
 from ndereg.backends.brownian import Entries, Increments
 from ndereg.backends.numba.emit import HEADER
 from ndereg.backends.numba.module import load
+from ndereg.backends.numba.normals import (
+    BLOCK,
+    FEW,
+    NUMBERS,
+    block_room,
+    block_source,
+    function_source,
+    normal_source,
+    threefry_source,
+)
 from ndereg.backends.numba.programs import emit_program
-from ndereg.backends.numba.signatures import Kernels, Numbers
+from ndereg.backends.numba.signatures import Kernels
 from ndereg.plan.brownian import DIRECT, Areas, BrownianPlan, Grid, brownian_plan
-from ndereg.plan.normal import central_program, draw_bits, outer_program, threefry
 from ndereg.plan.program import Program
 
 __all__ = ["NumbaBrownian", "brownian_source", "node_room", "path_functions", "path_numbers"]
-
-BLOCK = 512
-"""Entries of the noise whose numbers are made at once: the arrays between stay in the cache."""
-FEW = 64
-"""Fewer entries are made one after another."""
-
-_NUMBERS = Numbers("float64", "float64", None)
-
-
-class _Word:
-    """A word of 32 bits under construction: every operation is a line of source."""
-
-    def __init__(self, lines: list[str], text: str) -> None:
-        self.lines, self.text = lines, text
-
-    def _new(self, operator: str, other: _Word | int) -> _Word:
-        right = other.text if isinstance(other, _Word) else f"np.uint32({other})"
-        name = f"w{len(self.lines)}"
-        self.lines.append(f"{name} = np.uint32({self.text} {operator} {right})")
-        return _Word(self.lines, name)
-
-    def __add__(self, other: _Word | int) -> _Word:
-        return self._new("+", other)
-
-    def __xor__(self, other: _Word | int) -> _Word:
-        return self._new("^", other)
-
-    def __or__(self, other: _Word | int) -> _Word:
-        return self._new("|", other)
-
-    def __and__(self, other: _Word | int) -> _Word:
-        return self._new("&", other)
-
-    def __lshift__(self, other: int) -> _Word:
-        return self._new("<<", other)
-
-    def __rshift__(self, other: int) -> _Word:
-        return self._new(">>", other)
-
-
-def _function(name: str, parameters: str, lines: list[str], result: str, decorator: str) -> str:
-    body = "".join(f"    {line}\n" for line in [*lines, f"return {result}"])
-    return f"{decorator}\ndef {name}({parameters}):\n{body}\n\n"
-
-
-def _threefry_source(name: str, decorator: str) -> str:
-    lines: list[str] = []
-    key, counter = ((_Word(lines, f"{letter}0"), _Word(lines, f"{letter}1")) for letter in "kc")
-    first, second = threefry(key, counter)
-    result = f"{first.text}, {second.text}"
-    return _function(name, "k0, k1, c0, c1", lines, result, decorator)
-
-
-def _normal_source(program: Program) -> str:
-    """One number of a node for one entry of the noise, as a function that loops inline."""
-    normal = emit_program(program, "path_quantile", _NUMBERS, Kernels(), "@inlined")
-    lines = ["a, b = path_draw(n0, n1, component, np.uint32(number))"]
-    lines.append(normal.call(_drawn(lines), {"normal": "z"}))
-    function = _function("path_normal", "n0, n1, component, number", lines, "z", "@inlined")
-    return f"{_threefry_source('path_draw', '@inlined')}{normal.text.strip()}\n\n\n{function}"
-
-
-def _drawn(lines: list[str]) -> dict[str, str]:
-    """Source of the inputs of a normal number, from the words ``a`` and ``b``."""
-    bits = draw_bits((_Word(lines, "a"), _Word(lines, "b")))
-    # below 2^31: signed words become numbers in fewer instructions
-    names = dict(zip(("negative", "high", "low"), bits, strict=True))
-    return {name: f"np.float64(np.int32({bit.text}))" for name, bit in names.items()}
-
-
-def _block_source(decorator: str) -> str:
-    """Numbers of one node for a block of entries, in steps that each are a loop of their own.
-
-    ``path_normals(n0, n1, first, number, count, block)`` leaves them in the first row of the
-    numbers of ``block``, the scratch of :func:`block_room`.
-    """
-    central = emit_program(central_program(), "path_central", _NUMBERS, Kernels(), "@inlined")
-    outer = emit_program(outer_program(), "path_outer", _NUMBERS, Kernels(), "@inlined")
-    draw = [
-        "for i in range(count):",
-        "    a[i], b[i] = path_draw(n0, n1, np.uint32(first + i), np.uint32(number))",
-    ]
-    inner: list[str] = ["a, b = first[i], second[i]"]
-    found = {"normal": "normals[i]", "tail": "tails[i]", "outside": "out"}
-    inner += [central.call(_drawn(inner), found), "outside[i] = 1 if out else 0"]
-    middle = ["for i in range(count):", *(f"    {line}" for line in inner)]
-    sort = [
-        "found = 0",
-        "for i in range(count):",
-        "    places[found] = i",
-        "    found += np.int64(outside[i])",
-        "for j in range(found):",
-        "    packed[j] = tails[places[j]]",
-        "    negative[j] = np.float64(np.int32(first[places[j]] >> np.uint32(31)))",
-    ]
-    far = [
-        # whole registers: what is beyond the last is a number of before
-        "for j in range((found + 7) // 8 * 8):",
-        f"    {outer.call({'negative': 'negative[j]', 'tail': 'packed[j]'}, {'normal': 'z'})}",
-        "    packed[j] = z",
-    ]
-    put = ["for j in range(found):", "    normals[places[j]] = packed[j]"]
-    whole = [
-        "words, numbers, places, outside = block",
-        "a, b = entries(words[0]), entries(words[1])",
-        "normals, tails, packed, negative = (",
-        "    entries(numbers[0]), entries(numbers[1]), entries(numbers[2]), entries(numbers[3]))",
-        "places, outside = entries(places), entries(outside)",
-        "path_words_of(n0, n1, first, number, count, a, b)",
-        "path_middle(count, a, b, normals, tails, outside)",
-        "found = path_outside(count, outside, tails, a, places, packed, negative)",
-        "path_tails(found, packed, negative)",
-        "path_put(found, places, packed, normals)",
-    ]
-    scaled = ["for i in range(count):", "    row[i] = scale * values[i]"]
-    added = ["for i in range(count):", "    row[i] += scale * values[i]"]
-    functions = [
-        ("path_words_of", "n0, n1, first, number, count, a, b", draw, "None"),
-        ("path_middle", "count, first, second, normals, tails, outside", middle, "None"),
-        ("path_outside", "count, outside, tails, first, places, packed, negative", sort, "found"),
-        ("path_tails", "found, packed, negative", far, "None"),
-        ("path_put", "found, places, packed, normals", put, "None"),
-        ("path_normals", "n0, n1, first, number, count, block", whole, "None"),
-        ("path_scaled", "count, scale, values, row", scaled, "None"),
-        ("path_added", "count, scale, values, row", added, "None"),
-    ]
-    programs = "".join(f"{source.text.strip()}\n\n\n" for source in (central, outer))
-    return programs + "".join(_function(*parts, decorator) for parts in functions)
 
 
 class _Programs:
@@ -164,7 +43,7 @@ class _Programs:
             if isinstance(value, Program) and name != "normal"
         }
         self.sources = {
-            name: emit_program(program, f"path_{name}_program", _NUMBERS, Kernels(), decorator)
+            name: emit_program(program, f"path_{name}_program", NUMBERS, Kernels(), decorator)
             for name, program in programs.items()
         }
         self.text = "".join(source.text.strip() + "\n\n\n" for source in self.sources.values())
@@ -201,8 +80,8 @@ def brownian_source(areas: Areas, decorator: str = "@kernel") -> str:
     """
     plan = brownian_plan(areas)
     programs = _Programs(plan, decorator)
-    numbers = _threefry_source("path_words", decorator) + _normal_source(plan.normal)
-    numbers += _block_source(decorator)
+    numbers = threefry_source("path_words", decorator) + normal_source(plan.normal)
+    numbers += block_source(decorator)
     head = "from math import nan\n\nfrom ndereg.backends.numba.compiler import exact, inlined\n\n\n"
     return (
         head
@@ -211,7 +90,7 @@ def brownian_source(areas: Areas, decorator: str = "@kernel") -> str:
         + _nodes_source(programs, decorator)
         + _sums_source(plan, programs, decorator)
         + _direct_source(plan, programs, decorator)
-        + _function("brownian_share", "time, t, h", [], "(time - t) / h * h", "@exact")
+        + function_source("brownian_share", "time, t, h", [], "(time - t) / h * h", "@exact")
     )
 
 
@@ -287,7 +166,7 @@ def _nodes_source(programs: _Programs, decorator: str) -> str:
         "    rate *= 2.0",
     ]
     parameters = "path, s, t, keys, weights"
-    return _function("path_nodes", parameters, lines, "count, known, sign", decorator)
+    return function_source("path_nodes", parameters, lines, "count, known, sign", decorator)
 
 
 def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str:
@@ -340,7 +219,7 @@ def _sums_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str
         *(f"    {line}" for line in many),
     ]
     parameters = "path, s, t, first, W, H, K, nodes"
-    return _function("brownian_increment", parameters, lines, "None", decorator)
+    return function_source("brownian_increment", parameters, lines, "None", decorator)
 
 
 def _again_source(plan: BrownianPlan) -> str:
@@ -389,7 +268,9 @@ def _again_source(plan: BrownianPlan) -> str:
             f"for i in range(len({area})):",
             f"    {area}[i] *= {'known' if area == 'H' else 'sign'}",
         ]
-    return _function("path_again", "path, s, t, W, H, K, nodes, kept", lines, "None", "@kernel")
+    return function_source(
+        "path_again", "path, s, t, W, H, K, nodes, kept", lines, "None", "@kernel"
+    )
 
 
 def _direct_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> str:
@@ -414,7 +295,7 @@ def _direct_source(plan: BrownianPlan, programs: _Programs, decorator: str) -> s
         for number, area in enumerate(plan.areas)
     ]
     parameters = "n0, n1, first, number, deviation, row, block"
-    return _function("path_fill", parameters, fill, "None", decorator) + _function(
+    return function_source("path_fill", parameters, fill, "None", decorator) + function_source(
         "brownian_direct", "path, step, length, first, W, H, K, nodes", lines, "None", decorator
     )
 
@@ -449,12 +330,6 @@ def node_room(areas: Areas, depth: int) -> tuple[Any, ...]:
     keys = np.zeros((2, nodes), np.uint32)
     weights, normals = np.empty((count * count, nodes)), np.empty((count, nodes))
     return keys, weights, normals, block_room(count)
-
-
-def block_room(areas: int) -> tuple[Any, ...]:
-    """Return scratch for the numbers of a block of entries, and their sums over the nodes."""
-    words, numbers = np.empty((2, BLOCK), np.uint32), np.empty((4 + areas, BLOCK + 8))
-    return words, numbers, np.empty(BLOCK + 8, np.int32), np.empty(BLOCK, np.uint8)
 
 
 @cache
