@@ -81,8 +81,9 @@ EvaluateEvery = Annotated[int | None, _training(help="Epochs from test to test."
 Weight = Annotated[
     list[str] | None,
     _training(
-        help="Weight of a regularizer: NAME=VALUE, NAME=START:END, or NAME=nfe:TARGET, which "
-        "adapts it until a prediction takes TARGET evaluations; repeatable."
+        help="Weight of a regularizer: NAME=VALUE, NAME=START:END, NAME=START:END:STEPS, which "
+        "stays at END after STEPS, or NAME=nfe:TARGET, which adapts it until a prediction takes "
+        "TARGET evaluations; repeatable."
     ),
 ]
 Others = Annotated[

@@ -42,7 +42,7 @@ def test_an_unknown_recipe_is_an_error_with_a_hint():
         ({"regularizers": ("error", "error")}, "different regularizers"),
         ({"regularizers": ()}, "different regularizers"),
         ({"weights": {"eror": "1"}}, "regularizers among"),
-        ({"regularizers": ("error",), "weights": {"error": "1:2:3"}}, "START:END"),
+        ({"regularizers": ("error",), "weights": {"error": "1:2:3:4"}}, "START:END"),
         ({"schedule": "linear"}, "schedule among"),
         ({"latent": 3}, "no option latent"),
     ],
@@ -62,15 +62,24 @@ def test_a_wrong_preset_is_refused():
 
 def test_weights_as_they_are_written():
     assert parse_weight("2.5:1.0", "exponential", 10) == ndereg.ExponentialDecay(2.5, 1.0, steps=10)
+    assert parse_weight("2.5:1.0:4", "exponential", 10)(9) == 1.0
     assert parse_weight("2.5:0.1", "inverse", 10) == ndereg.InverseDecay(2.5, rate=0.1)
     assert parse_weight("3", "constant", 10) == ndereg.Constant(3.0)
     assert parse_weight("3", "exponential", 10) == ndereg.Constant(3.0)
 
 
-@pytest.mark.parametrize("text", ["", "a", "1:", "1:b", "1:2:3", "-1:2", "1:0"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1:", "1:b", "1:2:0", "1:2:1.5", "1:2:3:4", "-1:2", "1:0"]
+)
 def test_a_malformed_weight_is_refused(text):
     with pytest.raises(ValueError, match="expected"):
         parse_weight(text, "exponential", 10)
+
+
+@pytest.mark.parametrize("schedule", ["inverse", "constant"])
+def test_only_an_exponential_weight_takes_steps(schedule):
+    with pytest.raises(ValueError, match="VALUE"):
+        parse_weight("1:2:3", schedule, 10)
 
 
 def test_the_default_weight_runs_over_the_whole_training():

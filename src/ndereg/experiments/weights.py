@@ -13,14 +13,16 @@ SCHEDULES = ("exponential", "inverse", "constant")
 def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], float] | NFEBudget:
     """Read ``"VALUE"`` (constant) or ``"START:END"`` into a schedule over ``steps`` steps.
 
-    ``"nfe:TARGET"`` and ``"nfe:TARGET:START"`` are budgets: weights that follow the evaluations.
+    ``"START:END:STEPS"`` arrives after ``STEPS`` steps and stays. ``"nfe:TARGET"`` and
+    ``"nfe:TARGET:START"`` are budgets: weights that follow the evaluations.
 
     Parameters
     ----------
     text : str
         With ``schedule="inverse"`` the second number is the decay a step, not the end.
     schedule : {"exponential", "inverse", "constant"}
-        What ``START:END`` means; ``"constant"`` allows no ``END``.
+        What ``START:END`` means; ``"constant"`` allows no ``END``, and only ``"exponential"``
+        allows ``STEPS``.
     steps : int
         Length of the training.
 
@@ -28,6 +30,8 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
     --------
     >>> parse_weight("2.5:1.0", "exponential", 100)
     ExponentialDecay(start=2.5, end=1.0, steps=100)
+    >>> parse_weight("2.5:1.0:60", "exponential", 100)
+    ExponentialDecay(start=2.5, end=1.0, steps=60)
     >>> parse_weight("0.03", "exponential", 100)
     Constant(value=0.03)
     >>> parse_weight("nfe:40:2.5", "exponential", 100).target
@@ -51,13 +55,20 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
         raise ValueError(f"expected weights >= 0, received {text!r}; try 2.5")
     if len(numbers) == 1:
         return Constant(numbers[0])
-    if len(numbers) != 2 or schedule == "constant":
-        form = "VALUE" if schedule == "constant" else "VALUE, START:END"
+    lengths = {"exponential": (2, 3), "inverse": (2,), "constant": ()}[schedule]
+    if len(numbers) not in lengths:
+        form = ", ".join(["VALUE", "START:END", "START:END:STEPS"][: 1 + len(lengths)])
         raise ValueError(
             f"expected a weight as {form} or nfe:TARGET, received {text!r}; try 2.5, or nfe:40 for "
             "a weight that is adapted until a prediction takes 40 evaluations"
         )
-    start, second = numbers
+    start, second, *given = numbers
     if schedule == "inverse":
         return InverseDecay(start, rate=second)
-    return ExponentialDecay(start, second, steps=steps)
+    length = given[0] if given else float(steps)
+    if not (length.is_integer() and length >= 1):
+        raise ValueError(
+            f"expected a whole number of steps >= 1 in START:END:STEPS, received {text!r}; try "
+            f"{start:g}:{second:g}:{max(1, round(length))}"
+        )
+    return ExponentialDecay(start, second, steps=int(length))
