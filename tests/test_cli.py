@@ -105,7 +105,7 @@ def test_train_shows_its_progress(tmp_path):
         (["digits", "--weight", "error"], "NAME=START:END or NAME=nfe:TARGET"),
         (["digits", "--weight", "steer=1"], "--regularizers none,error,stiffness,error+stiffness,"),
         (["digits", "--weight", "none=5"], "rows with a regularizer, received one of none"),
-        (["digits", "--weight", "error=x"], "START:END or nfe:TARGET"),
+        (["digits", "--weight", "error=x"], "START:END, START:END:STEPS or nfe:TARGET"),
         (["digits", "--seeds", "0"], "--seeds >= 1"),
         (["digits", "--seed", "-1"], "seed in"),
         (["digits", "--preset", "fast"], "preset among"),
