@@ -55,9 +55,16 @@ CASES: dict[str, dict[str, Any]] = {
         "regularizer": local("biased"), "batch": "independent", "adjoint": "backsolve",
         "t_eval": [0.3, 0.9, 2.0],
     },
-    "joint, of mean size, through the state": {"regularizer": local("unbiased", True, "mean")},
-    "independent biased, of mean size": {
-        "regularizer": local("biased", step="mean"), "batch": "independent",
+    "joint, its own, through the state": {"regularizer": local("unbiased", True, "own")},
+    "independent biased, its own": {
+        "regularizer": local("biased", step="own"), "batch": "independent",
+    },
+    "independent, its own, through the state, backwards": {
+        "regularizer": local("unbiased", True, "own"), "batch": "independent",
+        "t_eval": [2.0, 0.9, 0.3, 0.0], "span": SPAN[::-1],
+    },
+    "joint, its own, through the state, backsolve": {
+        "regularizer": local("unbiased", True, "own"), "adjoint": "backsolve",
     },
 }  # fmt: skip
 
@@ -78,7 +85,7 @@ def test_backends_agree(bench: Bench, reference: Bench, case: str) -> None:
     ],
 )
 def test_random_fields(name: str, examples: int, reference: Bench) -> None:
-    """Of mean size, as the error estimate of a cautious first step may be rounding."""
+    """Of its own, as the error estimate of a cautious first step may be rounding."""
 
     @settings(max_examples=examples, deadline=None, derandomize=True)
     @given(data=st.data(), batch=st.sampled_from(["joint", "independent"]))
@@ -88,7 +95,7 @@ def test_random_fields(name: str, examples: int, reference: Bench) -> None:
         y0, args = drawn.state.values(random), drawn.values(random)
         options: dict[str, Any] = {
             "method": "bosh3", "key": 5, "rtol": 1e-3, "atol": 1e-3, "batch": batch,
-            "controller": ndereg.ConstantStep(0.4), "regularizer": local("unbiased", True, "mean"),
+            "controller": ndereg.ConstantStep(0.4), "regularizer": local("unbiased", True, "own"),
         }  # fmt: skip
         leaves, structure = flatten(y0)
         zeros = structure.unflatten([np.zeros_like(leaf) for leaf in leaves])
@@ -119,7 +126,8 @@ def gradients(bench: Bench, **options: Any) -> tuple[Any, ...]:
     lead = () if times is None else (len(times),)
     shape = (3, *lead, 2) if independent else (*lead, 3, 2)
     bar = np.array([1.0, -2.0, 0.5]) if independent else 1.5
-    sol, d_y0, d_args = bench.gradient(field, SPAN, Y0, ARGS, np.zeros(shape), bar, **options)
+    span = options.pop("span", SPAN)
+    sol, d_y0, d_args = bench.gradient(field, span, Y0, ARGS, np.zeros(shape), bar, **options)
     nfev = np.asarray(bench.get(sol.stats.nfev), float)
     return bench.get(sol.ys), bench.get(sol.penalty), nfev, d_y0, d_args
 
@@ -193,44 +201,78 @@ def test_the_gradient_is_that_of_the_later_stages_alone(reference: Bench) -> Non
     assert not np.any(d_y0)
 
 
-def test_a_step_of_mean_size(reference: Bench) -> None:
-    """The formulas above, with the span over the number of accepted steps; backwards as well."""
-    share = uniform(reference.face.backend, 5, 1, "ndereg.Local")[0]
-    options = {**OPTIONS, "regularizer": local(step="mean")}
-    for t0, t1 in (SPAN, SPAN[::-1]):
-        sol, d_y0, d_args = reference.gradient(
-            field, (t0, t1), Y0, ARGS, np.zeros_like(Y0), 1.0, **options
-        )
-        time, h = t0 + share * (t1 - t0), (t1 - t0) / float(sol.stats.naccept)
-        assert abs(t1 - time) > abs(h)
-        y = reference.solve(field, (t0, t1), Y0, ARGS, t_eval=[time, t1], **OPTIONS).ys[0]
-        k1 = numpy_field(time, y, ARGS)
+@pytest.mark.parametrize("batch", ["joint", "independent"])
+@pytest.mark.parametrize("span", [SPAN, SPAN[::-1]])
+def test_an_own_step_is_the_one_that_covers_the_time(
+    bench: Bench, span: tuple[float, float], batch: str
+) -> None:
+    """Its contribution is what the solve itself has recorded of it."""
+    options: dict[str, Any] = {**OPTIONS, "batch": batch, "record": True}
+    found = set()
+    for key in range(6):
+        options |= {"key": key, "regularizer": local(step="own")}
+        sol = bench.solve(field, span, Y0, ARGS, **options)
+        steps = [np.asarray(bench.get(x)) for x in (sol.steps.t, sol.steps.h, sol.steps.error)]
+        t, h, error = (x.reshape(len(x), -1) for x in steps)
+        accepted = bench.get(sol.steps.accepted).reshape(t.shape)
+        shares = uniform(bench.face.backend, key, t.shape[1], "ndereg.Local")
+        penalties = np.broadcast_to(bench.get(sol.penalty), t.shape[1])
+        for sample, penalty in enumerate(penalties):
+            passed = np.abs(t[:, sample] + h[:, sample] - span[0]) / abs(span[1] - span[0])
+            row = int(np.argmax(accepted[:, sample] & (passed > shares[sample])))
+            close(penalty, error[row, sample] * abs(h[row, sample]), 1e-11)
+            found.add(row)
+    assert len(found) > 3
+    # it is no longer searched for a first size
+    alone = bench.solve(field, span, Y0, ARGS, **{**options, "regularizer": None})
+    assert np.all(bench.get(sol.stats.nfev) - bench.get(alone.stats.nfev) == 1 + 3)
 
-        def penalty(args: Any) -> float:
-            return abs(step_penalty(time, y, k1, h, args))
 
-        close(sol.penalty, penalty(ARGS), 1e-9)
-        close(d_args, slope(penalty, ARGS), 1e-6)
-        assert not np.any(d_y0)
-    # one evaluation less than with a first step size to be found
-    alone = reference.solve(field, SPAN, Y0, ARGS, **OPTIONS)
-    sol = reference.solve(field, SPAN, Y0, ARGS, **options)
-    assert sol.stats.nfev - alone.stats.nfev == 1 + 3
+@pytest.mark.parametrize("sampling", ["unbiased", "biased"])
+def test_the_gradient_of_an_own_step(reference: Bench, sampling: str) -> None:
+    """Its start and size are constants; against finite differences of the formulas above."""
+    options = {**OPTIONS, "regularizer": local(sampling, step="own"), "record": True}
+    sol, d_y0, d_args = reference.gradient(field, SPAN, Y0, ARGS, np.zeros_like(Y0), 1.0, **options)
+    steps = sol.steps
+    row = int(np.argmin(np.abs(steps.error * np.abs(steps.h) - float(sol.penalty))))
+    t, h = float(steps.t[row]), float(steps.h[row])
+    times = [t, SPAN[1]] if t > SPAN[0] else [SPAN[1]]
+    y = reference.solve(field, SPAN, Y0, ARGS, t_eval=times, **OPTIONS).ys[0] if t else Y0
+    k1 = numpy_field(t, y, ARGS)
+    close(sol.penalty, step_penalty(t, y, k1, h, ARGS), 1e-9)
+    close(d_args, slope(lambda args: step_penalty(t, y, k1, h, args), ARGS), 1e-6)
+    assert not np.any(d_y0)
+
+
+def test_the_mean_over_own_steps_is_that_of_the_solve(reference: Bench) -> None:
+    """Of an unbiased time: the sum of ``E h`` with the steps' shares of the span as weights."""
+    count = 6000
+    options: dict[str, Any] = {**OPTIONS, "batch": "independent"}
+    many = np.repeat(Y0[:1], count, axis=0)
+    draws = reference.solve(field, SPAN, many, ARGS, regularizer=local(step="own"), **options)
+    steps = reference.solve(field, SPAN, Y0[:1], ARGS, record=True, **options).steps
+    h = np.where(steps.accepted, np.abs(steps.h), 0.0)
+    expected = np.sum(steps.error * h * h) / (SPAN[1] - SPAN[0])
+    assert abs(draws.penalty.mean() - expected) < 5 * draws.penalty.std() / np.sqrt(count)
 
 
 @pytest.mark.parametrize("batch", ["joint", "independent"])
-def test_the_mean_size_of_a_solve_that_fails(bench: Bench, batch: str) -> None:
-    """Of one accepted step it is that step, whose penalty is known, however far the end is."""
+@pytest.mark.parametrize("sampling", ["unbiased", "biased"])
+def test_an_own_step_of_a_solve_that_stops(bench: Bench, batch: str, sampling: str) -> None:
+    """Of one accepted step it is that step; beyond it nothing is known."""
     options: dict[str, Any] = {
         **OPTIONS, "batch": batch, "first_step": 0.05, "max_steps": 1, "throw": False
     }  # fmt: skip
     once, again = (
         bench.solve(field, SPAN, Y0, ARGS, regularizer=regularizer, **options)
-        for regularizer in (ERROR, local("biased", step="mean"))
+        for regularizer in (ERROR, local(sampling, step="own"))
     )
     assert np.all(bench.get(again.stats.naccept) == 1)
-    assert np.all(bench.get(again.penalty) > 0)
-    close(bench.get(again.penalty), bench.get(once.penalty), 1e-12)
+    if sampling == "biased":
+        assert np.all(bench.get(again.penalty) > 0)
+        close(bench.get(again.penalty), bench.get(once.penalty), 1e-12)
+    else:  # no time that this key draws is before 0.05
+        assert np.all(np.isnan(bench.get(again.penalty)))
 
 
 def test_in_single_precision_a_first_step_is_rounding() -> None:
@@ -246,8 +288,8 @@ def test_in_single_precision_a_first_step_is_rounding() -> None:
 
     assert penalty("float64", "first") == pytest.approx(1.9e-9, rel=0.05)
     assert penalty("float32", "first") > 1e-5
-    assert penalty("float64", "mean") == pytest.approx(1.29e-3, rel=0.01)
-    assert penalty("float32", "mean") == pytest.approx(1.32e-3, rel=0.05)
+    assert penalty("float64", "own") == pytest.approx(1.84e-3, rel=0.01)
+    assert penalty("float32", "own") == pytest.approx(4.5e-3, rel=0.1)
 
 
 @pytest.mark.parametrize("sampling", ["unbiased", "biased"])
@@ -355,10 +397,10 @@ def test_combinations(reference: Bench) -> None:
         reference.solve(field, SPAN, Y0, ARGS, regularizer=ERROR + local(), **options)
     with pytest.raises(ValueError, match=r"one kind of ndereg.Local"):
         reference.solve(field, SPAN, Y0, ARGS, regularizer=local() + local("biased"), **OPTIONS)
-    sizes = local() + local(step="mean")
+    sizes = local() + local(step="own")
     with pytest.raises(ValueError, match=r"sampling, through_state or step"):
         reference.solve(field, SPAN, Y0, ARGS, regularizer=sizes, **OPTIONS)
-    with pytest.raises(ValueError, match="first, mean"):
+    with pytest.raises(ValueError, match="first, own"):
         ndereg.Local(ERROR, step=0.1)  # type: ignore[arg-type]
     through = {**options, "regularizer": local("unbiased", True), "batch": "independent"}
     with pytest.raises(ValueError, match=r"through_state=True.*try adjoint='discrete'"):

@@ -162,7 +162,7 @@ def test_gradients_are_those_of_the_solve_along_the_path(reference: Solver) -> N
 
 def test_a_local_regularizer_takes_its_step_along_the_path(reference: Solver) -> None:
     rng = np.random.default_rng(5)
-    for batch, kind, step in (("joint", "general", "first"), ("independent", "diagonal", "mean")):
+    for batch, kind, step in (("joint", "general", "first"), ("independent", "diagonal", "own")):
         penalty = ndereg.Local(ndereg.ErrorEstimate(), through_state=True, step=step)
         options: dict[str, Any] = {
             "method": "spark", "regularizer": penalty, "key": 11, "batch": batch, "rtol": 1e-2,
@@ -176,3 +176,19 @@ def test_a_local_regularizer_takes_its_step_along_the_path(reference: Solver) ->
         close(actual[0].penalty, expected[0].penalty, 1e-11)
         for left, right in zip(actual[1:], expected[1:], strict=True):
             close(left, right, 1e-9)
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba", "torch"])
+def test_an_own_step_is_taken_along_the_same_noise(backend: str) -> None:
+    penalty = ndereg.Local(ndereg.ErrorEstimate(), step="own")
+    options: dict[str, Any] = {
+        "method": "spark", "regularizer": penalty, "key": 11, "rtol": 1e-2, "atol": 1e-2,
+        "record": True,
+    }  # fmt: skip
+    solver = Solver(backend)
+    sol = solver.solve(equation("spark", "diagonal"), Y0, ARGS, **options)
+    steps = sol.steps
+    error, h, accepted = (np.asarray(x) for x in (steps.error, steps.h, steps.accepted))
+    own = (error * np.abs(h))[accepted]
+    assert len(own) > 3
+    assert np.min(np.abs(own - float(sol.penalty))) < 1e-12 * float(sol.penalty)

@@ -438,8 +438,6 @@ class Result:
     steps : None or tuple of (attempts, B) arrays t, h, error, stiffness, accepted
     picked : object or None
         Between parts of a backend: one of the steps, where a local regularizer asks for one.
-    t_end : float or array
-        Between parts of a backend: how far the solve came, of every sample.
     """
 
     ys: Array
@@ -450,7 +448,6 @@ class Result:
     status: Array
     steps: tuple[Array, ...] | None = None
     picked: Any = None
-    t_end: Any = None
 
 
 @lru_cache(maxsize=1024)

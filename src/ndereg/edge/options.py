@@ -78,10 +78,10 @@ def _settle(
     terms, local, integrands, steer = summands(regularizer)
     if noise is not None and integrands:
         refuse_integrands(integrands, chosen, resolve_adjoint(adjoint))
-    unbiased = local is not None and local.sampling == "unbiased"
+    between = local is not None and not local.picks
     over_steps = tuple(term for term in terms if not isinstance(term, LocalTerm))
     plan = _plan(
-        chosen, control.adaptive, over_steps, resolve_adjoint(adjoint), batch, dense or unbiased,
+        chosen, control.adaptive, over_steps, resolve_adjoint(adjoint), batch, dense or between,
         record, local, noise,
     )  # fmt: skip
     return Settled(

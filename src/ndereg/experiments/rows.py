@@ -16,7 +16,7 @@ def published_rows(
     Aggregated over the steps as in their code: a mean of the error estimates, the largest stiffness
     estimate, means of both together with the weight 10 (the text names no coefficient of the
     combination). Of RNODE nobody has published weights for these experiments; half of the kinetic
-    energy is that code's. ``local-mean`` is ours: one step of the solve's mean size, from an
+    energy is that code's. ``local-own`` is ours: one of the solve's own steps, that at an
     unbiased time, differentiated as a whole, with the weight of the error's mean.
 
     Parameters
@@ -34,7 +34,7 @@ def published_rows(
         "error+stiffness": Penalized(erroneous + 0.1 * StiffnessEstimate(reduce="mean"), "10"),
         "local-unbiased": Penalized(Local(ErrorEstimate()), local),
         "local-biased": Penalized(Local(ErrorEstimate(), sampling="biased"), local),
-        "local-mean": Penalized(Local(ErrorEstimate(), through_state=True, step="mean"), error),
+        "local-own": Penalized(Local(ErrorEstimate(), through_state=True, step="own"), error),
         # Of a series every output time is drawn, by at most half the distance to the next.
         "steer": Penalized(Steer(0.5)),
         "steer+error": Penalized(Steer(0.5) + erroneous, error),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ndereg.plan.builder import Builder, Value, where
@@ -9,7 +10,7 @@ from ndereg.plan.program import Program
 from ndereg.plan.start import FirstSize, first_program
 from ndereg.plan.step import record_step
 from ndereg.plan.transpose import transpose
-from ndereg.spec.spec import Spec
+from ndereg.spec.spec import LocalStep, Spec
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class LocalPlan:
         What was lowered.
     start : Program
         ``(t, y, span) -> status, h, k1`` as before the first step of a solve, ``span`` being what
-        is left of the time. With constant steps ``h`` is the given ``first_step``; a mean one is
-        that of ``naccept`` accepted steps over the ``length`` that they came.
+        is left of the time. With constant steps ``h`` is the given ``first_step``, of a step that
+        the solve took its ``size``.
     step : Program
         ``(t, h, y, k1, rtol, atol, weight0, ...) -> penalty``. A stochastic step takes the noise
         over ``h``, and ``k1`` only where a step hands its last stage on to the next.
@@ -37,6 +38,15 @@ class LocalPlan:
     start: Program
     step: Program
     adjoint: Program
+
+    @property
+    def unpicked(self) -> float:
+        """Penalty of a sample whose solve came to no step that it could pick.
+
+        That it has no step at all is known; what there is beyond its last one is not.
+        """
+        assert self.spec.local is not None
+        return 0.0 if self.spec.local.sampling == "biased" else math.nan
 
     def programs(self) -> dict[str, Program]:
         """All programs by name."""
@@ -59,8 +69,8 @@ def local_plan(spec: Spec) -> LocalPlan | None:
 
 def _size(spec: Spec) -> FirstSize:
     assert spec.local is not None
-    if spec.local.step == "mean":
-        return "mean"
+    if spec.local.step == "own":
+        return "own"
     return "automatic" if spec.adaptive else "given"
 
 
@@ -78,8 +88,30 @@ def _step(spec: Spec, carried: bool) -> tuple[Program, str]:
     return program, penalty.slot
 
 
-def pick_program() -> Program:
-    """``(accept, count, uniform) -> (pick, uniform)``: one of the accepted steps, all as likely.
+def pick_program(local: LocalStep) -> Program | None:
+    """``(accept, uniform, ...) -> (pick, uniform)``: whether a step is the one, as far as is known.
+
+    The last one that was picked is it. None where the extra step is none of the solve's.
+    """
+    if not local.picks:
+        return None
+    return _covering_step() if local.sampling == "unbiased" else _any_step()
+
+
+def _covering_step() -> Program:
+    """The accepted step within which the share ``uniform`` of the ``span`` is passed."""
+    builder = Builder()
+    accept = builder.input("accept", "flag")
+    uniform = builder.input("uniform", "scalar")
+    span, direction = builder.input("span", "scalar"), builder.input("direction", "scalar")
+    left = (builder.input("remaining", "scalar") - builder.input("h", "scalar")) * direction
+    pick = accept & (left < (1.0 - uniform) * span)
+    # no later step passes what is behind the start
+    return builder.program("pick", {"pick": pick, "uniform": where(pick, 2.0, uniform)})
+
+
+def _any_step() -> Program:
+    """One of the accepted steps, all as likely.
 
     A reservoir of one (Vitter 1985, doi:10.1145/3147.3165), so that no step has to be kept: the
     step after ``count`` others replaces what was picked with probability ``1 / (count + 1)``. What

@@ -162,7 +162,7 @@ def lower(spec: Spec) -> Plan:
         adjoint=adjoint,
         adjoint_dense=adjoint_dense,
         read_adjoint=read_adjoint,
-        pick=pick_program() if spec.local and spec.local.sampling == "biased" else None,
+        pick=None if spec.local is None else pick_program(spec.local),
         local=local,
         carried=carried,
         shared=shared,

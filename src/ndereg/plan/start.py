@@ -12,7 +12,7 @@ from ndereg.spec.status import Status
 from ndereg.spec.stochastic import Noise, StochasticMethod
 from ndereg.spec.tableau import Tableau
 
-FirstSize = Literal["automatic", "given", "mean"]
+FirstSize = Literal["automatic", "given", "own"]
 
 
 def first_program(
@@ -25,8 +25,8 @@ def first_program(
     """``(t, y) -> (status, h, k1)``.
 
     The first step size ``h`` (signed) is with ``automatic`` that of Hairer, Norsett, Wanner I,
-    section II.4, from two evaluations of the field; with ``mean`` that of a solve's ``naccept``
-    accepted steps over ``length``; otherwise it is the one given, or without one the constant
+    section II.4, from two evaluations of the field; with ``own`` the ``size`` of a step
+    that was taken before; otherwise it is the one given, or without one the constant
     step. It exceeds neither the span nor ``dt_max``. ``carried`` hands on the first stage. A
     non-finite state or field at the start is ``NON_FINITE`` at once: with ``adaptive`` steps the
     field is evaluated for that alone, rather than a first step shrunk a thousandfold; a constant
@@ -53,8 +53,8 @@ def first_program(
             outputs["h"] = _first_step(builder, motion, first, direction)
     if choice == "given":
         outputs["h"] = _given_step(builder, direction, adaptive)
-    if choice == "mean":
-        outputs["h"] = _mean_step(builder, direction, motion.noisy)
+    if choice == "own":
+        outputs["h"] = builder.input("size", "scalar")
     status = where(start_finite, float(Status.RUNNING), float(Status.NON_FINITE))
     outputs["status"] = status + zero
     return builder.program("first", outputs)
@@ -66,12 +66,6 @@ def _given_step(builder: Builder, direction: Value, adaptive: bool) -> Value:
     if adaptive:
         return minimum(size, builder.input("dt_max", "scalar")) * direction
     return where(given.isfinite(), size * direction, builder.input("dt", "scalar"))
-
-
-def _mean_step(builder: Builder, direction: Value, noisy: bool) -> Value:
-    length, count = builder.input("length", "scalar"), builder.input("naccept", "scalar")
-    size = minimum(length / maximum(count, 1.0), builder.input("span", "scalar"))
-    return (whole_cells(builder, size) if noisy else size) * direction
 
 
 def _first_step(builder: Builder, motion: Motion, first: Rates, direction: Value) -> Value:

@@ -16,8 +16,8 @@ Reduce = Literal["sum", "mean", "max"]
 REDUCTIONS: tuple[Reduce, ...] = ("sum", "mean", "max")
 Sampling = Literal["unbiased", "biased"]
 SAMPLINGS: tuple[Sampling, ...] = ("unbiased", "biased")
-LocalSize = Literal["first", "mean"]
-LOCAL_SIZES: tuple[LocalSize, ...] = ("first", "mean")
+LocalSize = Literal["first", "own"]
+LOCAL_SIZES: tuple[LocalSize, ...] = ("first", "own")
 
 
 class StepObservables(Protocol):
@@ -195,13 +195,13 @@ class Local(Regularizer):
     through_state : bool
         Let the gradient through ``sol(t_reg)`` and the first stage as well; the step size stays a
         constant.
-    step : {"first", "mean"}
-        Size of the step: the one a solve would start with there, or the mean of the solve's
-        accepted steps. A first step is a cautious one: in single precision at a small tolerance
-        its error estimate is the rounding of the field, which no training can lessen. In double
-        precision it is near to rounding as well, and backends, each of which sums in its own order,
-        agree on it to fewer digits: over 37 random fields with Tsit5 at a tolerance of 1e-6 the
-        penalties of two differ by up to 2e-4 of themselves, and with a mean step by up to 7e-8.
+    step : {"first", "own"}
+        What step it is: the first one of a solve from there, or one of the solve's own, taken once
+        more from its start. Of the latter an unbiased time draws the one that covers it, in
+        proportion to its length. A first step is a cautious one: in single precision at a small
+        tolerance its error estimate is the rounding of the field, which no training can lessen. In
+        double precision it is near to rounding as well, and backends, each of which sums in its own
+        order, agree on it to fewer digits.
 
     Raises
     ------

@@ -32,6 +32,11 @@ class LocalStep:
     through_state: bool = False
     step: LocalSize = "first"
 
+    @property
+    def picks(self) -> bool:
+        """Whether it starts where a step of the solve does, and not between two of them."""
+        return self.sampling == "biased" or self.step == "own"
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -57,7 +62,7 @@ class Spec:
     record : bool
         Whether every attempted step is recorded.
     local : LocalStep or None
-        The extra step whose observables are part of the penalty. One from an unbiased time is
+        The extra step whose observables are part of the penalty. The state between two steps is
         read off the interpolant, and so needs ``dense``.
     noise : Noise or None
         Of a stochastic equation; its method is a StochasticMethod.

@@ -32,13 +32,14 @@ class Start:
     ----------
     t : control scalar
     y : array (B, n)
-    row : control scalar or None
-        Row of the tape that starts there.
+    row, h : control scalar or None
+        Of a step of the solve its row of the tape and its size.
     """
 
     t: Any
     y: Any
     row: Any = None
+    h: Any = None
 
 
 @dataclass
@@ -78,7 +79,7 @@ class ExtraStep:
         self._xp, self._runners = xp, runners
         self._position: Any = None
         self.taken: Taken | None = None
-        if problem.spec.local is not None and problem.spec.local.sampling == "unbiased":
+        if problem.spec.local is not None and not problem.spec.local.picks:
             draws = np.asarray(problem.draws).reshape(problem.layout.samples, 1)
             t0, t1 = problem.t0, problem.t1
             self._time = np.clip(t0 + draws * (t1 - t0), min(t0, t1), max(t0, t1))
@@ -105,7 +106,7 @@ class ExtraStep:
             if problem.t_eval is None:
                 ys = ys.reshape(problem.y0.shape)
             result = replace(result, ys=ys)
-        penalty, evaluations, self.taken = take_step(self._runners, ready, start, result)
+        penalty, evaluations, self.taken = take_step(self._runners, ready, start)
         return replace(
             result,
             penalty=result.penalty + penalty,
@@ -160,19 +161,16 @@ class ExtraStep:
 
 
 def take_step(
-    runners: Runners, machine: HostMachine, start: Start, result: Result
+    runners: Runners, machine: HostMachine, start: Start
 ) -> tuple[Any, Any, Taken | None]:
     """Return the penalty (B,) of the extra step, its evaluations, and what its reverse pass reads.
 
-    A sample that picked none of its steps has the penalty 0; one whose solution is not known there
-    has nan, and no gradient.
+    A sample whose solution is not known there has the penalty nan, and no gradient.
     """
     problem = machine.problem
     joint = is_joint(machine)
     direction = 1.0 if problem.t1 >= problem.t0 else -1.0
     span = (problem.t1 - start.t) * direction
-    if start.row is not None:
-        span = machine.select(start.row >= 0, span, 0.0)
     if problem.t0 == problem.t1:
         return machine.vector(machine.scalars_of(None)), machine.scalar(0.0), None
     constants = dict(zip(CONTROL_PARAMETERS, problem.parameters, strict=True))
@@ -183,19 +181,19 @@ def take_step(
         constants |= problem.diffusion.medium
     values = {name: machine.constant(value) for name, value in constants.items()}
     values |= {f"weight{i}": weight for i, weight in enumerate(problem.weights)}
-    values |= {"t": start.t, "y": start.y, "span": span}
-    naccept = result.naccept
-    values["naccept"] = float(naccept[0]) if joint else machine.scalars_of(naccept)
-    values["length"] = abs(result.t_end - problem.t0)
+    values |= {"t": start.t, "y": start.y, "span": span, "size": start.h}
     begun = runners.start(machine, values)
     ok = machine.read(begun["status"]) == float(Status.RUNNING)
-    h = machine.read(begun["h"])
+    h, unknown = machine.read(begun["h"]), np.nan
+    if start.row is not None:
+        ok = ok & (start.row >= 0)
+        unknown = machine.select(start.row >= 0, np.nan, runners.plan.unpicked)
     some = machine.summary([ok], [])[0][0]
     evaluations = machine.select(ok, float(runners.evaluations("step")), 0.0)
     evaluations = evaluations + float(runners.evaluations("start"))
     nothing = machine.scalars_of(None)
     if not some:
-        return machine.vector(nothing + np.nan), evaluations, None
+        return machine.vector(nothing + unknown), evaluations, None
     k1 = begun["k1"]
     if not joint:
         h = machine.select(ok, h, 0.0)
@@ -203,9 +201,7 @@ def take_step(
     values |= {"h": h, "k1": k1, **machine.noise(start.t, h, 0)}
     penalty = runners.step(machine, values)["penalty"]
     if not joint:
-        penalty = machine.select(ok, penalty, np.nan)
-    if start.row is not None:
-        penalty = machine.select(start.row >= 0, penalty, nothing if joint else 0.0)
+        penalty = machine.select(ok, penalty, unknown)
     return machine.vector(nothing + penalty), evaluations, Taken(values, ok)
 
 

@@ -120,7 +120,7 @@ class _Loop:
         self.outputs = open_outputs(runners, machine) if self.spec.dense else None
         self.picked: Start | None = None
         if runners.plan.pick is not None:
-            self.picked = Start(self.t, self.y, row=scalar(-1.0))
+            self.picked = Start(self.t, self.y, row=scalar(-1.0), h=scalar(0.0))
             self.draws = machine.draws(problem.draws)
         self.recorded: list[tuple[Any, ...]] = []
         self.running = True
@@ -207,7 +207,7 @@ class _Loop:
             row.emissions, used = self.outputs.emit(self.t, h, t_next, self.y, step, counts[0])
             self.nfev = self.nfev + used
         if self.picked is not None:
-            self._pick(self.picked, accept)
+            self._pick(self.picked, h, accept)
         if self.tape is not None:
             self._keep(row, step)
             if self.rows < self.tape.noise_rows:
@@ -232,15 +232,17 @@ class _Loop:
         row.kept = self.first_kept | {slot: step[slot] for slot in plan.slots}
         self.first_kept = {first: step[last] for first, last in plan.carried}
 
-    def _pick(self, picked: Start, accept: Any) -> None:
+    def _pick(self, picked: Start, h: Any, accept: Any) -> None:
         """Decide whether the step is the one that a local regularizer starts from."""
         machine = self.machine
-        values = {"accept": accept, "count": self.naccept, "uniform": self.draws}
+        values = {**self.values, "h": h, "accept": accept, "count": self.naccept}
+        values["uniform"] = self.draws
         decision = self.runners.pick(machine.control, values)
         pick, self.draws = decision["pick"], decision["uniform"]
         picked.t = machine.select(pick, self.t, picked.t)
         picked.y = machine.select(pick, self.y, picked.y)
         picked.row = machine.select(pick, float(self.rows), picked.row)
+        picked.h = machine.select(pick, h, picked.h)
 
     def _record(self, h: Any, measured: dict[str, Any], accept: Any, attempted: Any) -> None:
         machine = self.machine
@@ -281,5 +283,4 @@ class _Loop:
             status=machine.counter(self.status),
             steps=steps,
             picked=self.picked,
-            t_end=self.t,
         )

@@ -13,7 +13,6 @@ from ndereg.backends.jax import clock
 from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.field import LaneField
 from ndereg.backends.jax.inputs import Rows
-from ndereg.backends.jax.loop import time_of
 from ndereg.backends.jax.machine import JaxMachine
 from ndereg.backends.jax.scalars import stand_in
 from ndereg.spec.status import Status
@@ -37,7 +36,7 @@ class ExtraStep:
         self._direction = jnp.where(self._length >= 0, 1.0, -1.0).astype(self._length.dtype)
         self.opened, self._position = rows, None
         spec = None if runners is None else runners.plan.spec
-        if spec is not None and spec.local is not None and spec.local.sampling == "unbiased":
+        if spec is not None and spec.local is not None and not spec.local.picks:
             time = clock.add(rows.t0, rows.draws * self._length)
             beyond = clock.difference(time, rows.t1) * self._direction > 0  # by rounding
             self._time = clock.select(beyond, rows.t1, time)
@@ -68,7 +67,7 @@ class ExtraStep:
             ys, y = remove(jnp, self._position, rows.merge(result["ys"]))
             result = {**result, "ys": rows.split(ys[:, 0] if rows.t_eval is None else ys)}
             start = {"t": self._time, "y": y[:, 0]}
-        penalty, evaluations, kept = self._taken(start, carry)
+        penalty, evaluations, kept = self._taken(start)
         penalty = rows.split(penalty[:, 0]).astype(result["penalty"].dtype)
         more = rows.split(evaluations[:, 0].astype(jnp.int32))
         return {
@@ -77,21 +76,21 @@ class ExtraStep:
             "counts": result["counts"].at[..., 0, :].add(more),
         }, kept
 
-    def _taken(self, start: Tree, carry: Tree) -> tuple[Any, Any, Tree]:
+    def _taken(self, start: Tree) -> tuple[Any, Any, Tree]:
         assert self._runners is not None
         rows, runners, machine = self._rows, self._runners, JaxMachine(self._field)
         numbers = rows.named_numbers()
         span = jnp.abs(clock.difference(rows.t1, start["t"]))
         values: Tree = {**numbers, "direction": self._direction, "span": span, **start}
+        values["size"] = start.get("h")
         if self._field.noise is not None:
             values |= {"cell": self._field.noise.cell, **self._field.noise.medium}
-        length = jnp.abs(clock.difference(time_of(carry), rows.t0))
-        values |= {"length": length, "naccept": carry["naccept"]}
         if not runners.plan.spec.adaptive:
             values["first_step"] = numbers["dt"]
         begun = runners.start(machine, values)
-        present = self._length != 0
+        present, absent = self._length != 0, 0.0
         if "row" in start:
+            absent = jnp.where(present, runners.plan.unpicked, 0.0)
             present = present & (start["row"] >= 0)
         ok = (machine.full(begun["status"]) == float(Status.RUNNING)) & present
         h = jnp.where(ok, machine.full(begun["h"]), 0.0).astype(machine.control)
@@ -100,7 +99,7 @@ class ExtraStep:
             kept |= {name: stand_in(ok, kept[name]) for name in ("y", "k1")}
         noise = machine.noise(start["t"], h, 0)
         found = machine.full(runners.step(machine, {**values, **kept, **noise})["penalty"])
-        penalty = jnp.where(ok, found, jnp.where(present, jnp.nan, 0.0))
+        penalty = jnp.where(ok, found, jnp.where(present, jnp.nan, absent))
         evaluations = runners.evaluations("start") + ok * runners.evaluations("step")
         return penalty, jnp.where(self._length == 0, 0, evaluations), kept
 

@@ -119,7 +119,10 @@ class Loop:
             carry["outputs"] = self.outputs.start(rows.y0)
         if self.runners.plan.pick is not None:
             none = jnp.full((machine.samples, 1), -1, jnp.int32)
-            carry["picked"] = {"t": rows.t0, "y": rows.y0, "row": none, "uniform": rows.draws}
+            carry["picked"] = {
+                "t": rows.t0, "y": rows.y0, "row": none, "h": machine.scalar(0.0),
+                "uniform": rows.draws,
+            }  # fmt: skip
         if self.tape is not None:
             carry["tape"] = self.tape.start()
         if self.attempts:
@@ -168,8 +171,9 @@ class Loop:
         states = self.states.accepted(accept, carry["states"], step["y1"], step.get("k_next"))
         new = {**carry, "states": states, "row": row + jnp.any(accept)}
         if self.runners.plan.pick is not None:
-            count = scalars["naccept"]
-            new["picked"] = self._pick(carry["picked"], {"t": t, "y": y, "row": row}, accept, count)
+            place = {"t": t, "y": y, "row": row, "h": h}
+            known = {**values, "h": h, "accept": accept, "count": scalars["naccept"]}
+            new["picked"] = self._pick(carry["picked"], place, known)
         if self.tape is not None:
             new["tape"] = self.tape.offer(carry["tape"], row, t, y, h, accept)
         if self.outputs is not None:
@@ -179,15 +183,15 @@ class Loop:
             self._record(carry, new, step, (t, h), accept, running)
         return new, new_scalars
 
-    def _pick(self, picked: Carry, step: Carry, accept: Any, count: Any) -> Carry:
+    def _pick(self, picked: Carry, step: Carry, known: Carry) -> Carry:
         """Decide whether the step is the one that a local regularizer starts from."""
-        values = {"accept": accept, "count": count, "uniform": picked["uniform"]}
-        decision = self.runners.pick(self.machine, values)
+        decision = self.runners.pick(self.machine, {**known, "uniform": picked["uniform"]})
         pick = decision["pick"]
         return {
             "t": clock.select(pick, step["t"], picked["t"]),
             "y": jnp.where(pick, step["y"], picked["y"]),
             "row": jnp.where(pick, step["row"], picked["row"]),
+            "h": jnp.where(pick, step["h"], picked["h"]),
             "uniform": decision["uniform"],
         }
 

@@ -18,7 +18,7 @@ PARAMETERS = (*CONTROL_PARAMETERS, "rtol", "atol", "max_steps", "first_step", "d
 COUNTS = ("nfev", "nsteps", "naccept", "status")
 INFO = (*COUNTS, "penalty", "t_end")
 """What a solve reports in the info array, before the reductions of the penalty."""
-PICK = ("uniform", "t_picked", "row_picked")
+PICK = ("uniform", "t_picked", "row_picked", "h_picked")
 """What a solve is given and reports at the end of that array where it picks one of its steps. The
 state there is in the last row of the outputs."""
 
@@ -173,7 +173,7 @@ def _setup(programs: Programs, rows: ForwardRows, keep: bool) -> list[str]:
     if spec.record:
         lines.append("recorded = np.empty((5, 64))")
     if programs.plan.pick is not None:
-        lines += [f"uniform = {picked('uniform')}", *_picked("t0", "-1.0", "y0")]
+        lines += [f"uniform = {picked('uniform')}", *_picked("t0", "-1.0", "0.0", "y0")]
     if spec.dense:
         lines += [
             "passed = 0",
@@ -276,11 +276,17 @@ def _advance(
     if plan.pick is not None:
         lines += [
             programs["pick"].call(
-                {"accept": "accept", "count": "(naccept - 1.0)", "uniform": "uniform"},
+                scalars
+                | {
+                    "h": "h_try",
+                    "remaining": "(t1 - t)",
+                    "count": "(naccept - 1.0)",
+                    "uniform": "uniform",
+                },
                 {"pick": "pick", "uniform": "uniform"},
             ),
             "if pick:",
-            *indent(_picked("t", "float(rows)", "y")),
+            *indent(_picked("t", "float(rows)", "h_try", "y")),
         ]
     if keep:
         lines += _MESH if plan.retreat is not None else [*_MESH, *_KEEP]
@@ -323,11 +329,12 @@ def picked(name: str) -> str:
     return f"info[info.shape[0] - {len(PICK) - PICK.index(name)}]"
 
 
-def _picked(t: str, row: str, y: str) -> list[str]:
-    """Note where the step starts that is picked so far."""
+def _picked(t: str, row: str, h: str, y: str) -> list[str]:
+    """Note the step that is picked so far."""
     return [
         f"{picked('t_picked')} = {t}",
         f"{picked('row_picked')} = {row}",
+        f"{picked('h_picked')} = {h}",
         "for i in range(n):",
         f"    ys[ys.shape[0] - 1, i] = {y}[i]",
     ]

@@ -22,7 +22,7 @@ from ndereg.backends.numba.threads import in_threads, thread_count
 from ndereg.spec.adjoint import Discrete
 from ndereg.spec.status import Status
 
-_PENALTY, _T_END = INFO.index("penalty"), INFO.index("t_end")
+_PENALTY = INFO.index("penalty")
 
 
 class Routine:
@@ -262,13 +262,12 @@ class Run:
         nfev, nsteps, naccept, status = info[:, : len(COUNTS)].astype(np.int64).T
         picked = None
         if routine.picks:
-            _, t, row = info[:, -len(PICK) :].T
-            start = (float(t[0]), float(row[0])) if routine.joint else (t[:, None], row[:, None])
-            picked = Start(start[0], self.ys[:, -1], start[1])
+            found = info[:, 1 - len(PICK) :].T
+            t, row, h = (float(x[0]) if routine.joint else x[:, None] for x in found)
+            picked = Start(t, self.ys[:, -1], row, h)
         ys = self.ys[:, 0] if self.problem.t_eval is None else self.ys[:, : self.times]
         penalty = info[:, _PENALTY].astype(routine.real_dtype)
-        t_end = float(info[0, _T_END]) if routine.joint else info[:, _T_END, None]
-        return Result(ys, penalty, nfev, nsteps, naccept, status, steps, picked, t_end)
+        return Result(ys, penalty, nfev, nsteps, naccept, status, steps, picked)
 
 
 class EnsembleRun(Run):
