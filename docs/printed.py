@@ -4,12 +4,15 @@
 A page names what stands there: ``<!-- ndereg: NAME -->`` before it, ``<!-- ndereg -->`` after it.
 """
 
+import inspect
 import re
 import sys
 from pathlib import Path
 
 import ndereg
 from ndereg.backends.registry import backend_names
+from ndereg.solution import Solution, Stats, Steps
+from ndereg.solve import Face
 from ndereg.spec.status import Status
 from ndereg.spec.stochastic import Noise
 
@@ -73,6 +76,42 @@ def statuses():
     return "\n".join(lines)
 
 
+def _described(owner, section, prefix=""):
+    """Return rows of what a docstring has in a section: name, type or default, meaning."""
+    text = inspect.getdoc(owner).partition(f"{section}\n{'-' * len(section)}\n")[2]
+    text = re.split(r"\n\n\w+\n-+\n", text)[0]
+    for entry in re.split(r"\n(?=\S)", text):
+        head, *lines = entry.split("\n")
+        names, _, kind = head.partition(" : ")
+        meaning = re.sub(r":class:`([^`]*)`", r"`\1`", " ".join(line.strip() for line in lines))
+        meaning = meaning.replace("``", "`").replace("|", "\\|")
+        shown = ", ".join(f"`{prefix}{name}`" for name in names.split(", "))
+        yield names.split(", "), shown, kind.replace("``", "`"), meaning
+
+
+def solve_options():
+    """Return the arguments of ``solve`` as a Markdown table."""
+    known = inspect.signature(Face.solve).parameters
+    lines = ["| argument | default | |", "|---|---|---|"]
+    for names, shown, kind, meaning in _described(Face.solve, "Parameters"):
+        defaults = [known[name].default for name in names if name in known]
+        given = defaults and all(default is not inspect.Parameter.empty for default in defaults)
+        default = ", ".join(f"`{default!r}`" for default in defaults) if given else "–"
+        if names == ["method"]:
+            default = "`'tsit5'`"
+        lines.append(f"| {shown} | {default} | {kind}. {meaning} |")
+    return "\n".join(lines)
+
+
+def solution_fields():
+    """Return what a solution holds as a Markdown table."""
+    lines = ["| | | |", "|---|---|---|"]
+    for owner, prefix in ((Solution, "sol."), (Stats, "sol.stats."), (Steps, "sol.steps.")):
+        for _, shown, kind, meaning in _described(owner, "Attributes", prefix):
+            lines.append(f"| {shown} | {kind} | {meaning or '–'} |")
+    return "\n".join(lines)
+
+
 def backends():
     """Return the names of the backends."""
     return ", ".join(f"`{name}`" for name in backend_names())
@@ -97,6 +136,8 @@ PRINTED = {
     "stochastic_methods": stochastic_methods,
     "controllers": controllers,
     "statuses": statuses,
+    "solve_options": solve_options,
+    "solution_fields": solution_fields,
     "backends": backends,
     "tsit5_step": lambda: _program(_plan("tsit5").step),
     "tsit5_adjoint": lambda: _program(_plan("tsit5").adjoint),

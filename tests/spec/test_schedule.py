@@ -1,11 +1,15 @@
-"""A weight that follows the evaluations, on a simulated training."""
+"""Weights over training; one that follows the evaluations on a simulated training."""
 
 import math
 
+import jax
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ndereg import NFEBudget
+from ndereg import Constant, ExponentialDecay, InverseDecay, NFEBudget
 
 
 def simulate(budget, counted, steps=6000, lag=60.0, seed=0):
@@ -82,3 +86,28 @@ def test_one_update_is_the_law():
 def test_a_budget_that_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         NFEBudget(**options)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        Constant(0.3),
+        ExponentialDecay(100.0, 10.0, 3000),
+        ExponentialDecay(0.1, 5.0, 30),
+        InverseDecay(2.0, 0.1),
+    ],
+)
+def test_a_step_may_be_traced(weight):
+    traced = jax.jit(lambda step: weight(step) * 1.0)
+    for step in (0, 1, 29, 1500, 3000, 9000):
+        assert float(traced(step)) == pytest.approx(weight(step), rel=2e-6)
+        assert float(weight(torch.tensor(step))) == pytest.approx(weight(step), rel=2e-6)
+
+
+@given(start=st.floats(1e-3, 1e3), end=st.floats(1e-3, 1e3), steps=st.integers(1, 10_000))
+def test_an_exponential_weight_is_that_of_the_paper(start, end, steps):
+    weight = ExponentialDecay(start, end, steps)
+    assert weight(0) == start and weight(steps) == end and weight(steps + 7) == end
+    for step in (steps / 3, steps / 2):
+        expected = start * math.exp(-math.log(start / end) / steps * step)
+        assert weight(step) == pytest.approx(expected, rel=1e-12)

@@ -1,4 +1,7 @@
-"""Weights of a regularizer over training."""
+"""Weights of a regularizer over training.
+
+A weight is a function of the step, a number of the host or one that a framework traces.
+"""
 
 from __future__ import annotations
 
@@ -56,10 +59,9 @@ class ExponentialDecay:
 
     def __call__(self, step: float) -> float:
         """Weight at ``step``."""
-        progress = min(max(step / self.steps, 0.0), 1.0)
-        if progress == 1.0:
-            return self.end
-        return self.start * math.exp(-math.log(self.start / self.end) * progress)
+        share = step / self.steps
+        progress = 0.5 * (abs(share) - abs(share - 1.0) + 1.0)  # between 0 and 1
+        return self.start ** (1.0 - progress) * self.end**progress
 
 
 @dataclass(frozen=True)
