@@ -72,6 +72,13 @@ def test_one_update_is_the_law():
     assert budget.update(2.0, np.int64(10)) == pytest.approx(1.0, rel=1e-15)
 
 
+def test_the_evaluations_of_independent_samples_are_no_number():
+    nfev = np.array([14, 26])
+    with pytest.raises(ValueError, match=r"one number as nfev, .* \(2,\).*sum\(nfev\) / len"):
+        NFEBudget(40).update(1.0, nfev)
+    assert NFEBudget(20).update(1.0, sum(nfev) / len(nfev)) == 1.0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

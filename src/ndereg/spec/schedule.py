@@ -159,7 +159,17 @@ class NFEBudget:
         """Return the weight of the next step, after a step with ``weight`` took ``nfev``.
 
         Both are numbers of the host, not traced ones: update between two steps, outside of ``jit``.
+
+        Raises
+        ------
+        ValueError
+            If ``nfev`` is not one number.
         """
+        if shape := tuple(getattr(nfev, "shape", ())):
+            raise ValueError(
+                f"expected one number as nfev, received an array of shape {shape}, such as the "
+                "evaluations of independent samples; try its mean, sum(nfev) / len(nfev)"
+            )
         changed = weight * math.pow(float(nfev) / self.target, self.gain)
         return min(max(changed, self.smallest), self.largest)
 
