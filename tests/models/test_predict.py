@@ -1,5 +1,6 @@
 """``ndereg predict`` needs no framework, and says what the framework says."""
 
+import re
 import subprocess
 import sysconfig
 import venv
@@ -93,11 +94,16 @@ def test_mistakes_are_messages(python, places, tmp_path):
     assert not (tmp_path / "data.prediction.npz").exists()
 
 
-def test_a_field_is_no_prediction(places):
+def test_a_field_is_no_prediction_and_what_is_advised_makes_one():
+    field = MLP((3, 3))
+    params = Model.init(field, 0).params
     with pytest.raises(
         ValueError, match="expected a saved NeuralODE or NeuralSDE, received a field"
-    ):
-        run(Model.init(MLP((3, 3)), 0), X)
+    ) as refused:
+        run(Model(field, params), X)
+    advised = re.search(r"try saving (.*), both from ndereg.models", str(refused.value))[1]
+    model = eval(advised, {"Model": Model, "NeuralODE": NeuralODE}, locals())
+    assert run(model, X).output.shape == X.shape
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def run(model: Model, x: Any, batch_size: int | None = None) -> Prediction:
     if not isinstance(layer, (NeuralODE, NeuralSDE)):
         raise ValueError(
             "expected a saved NeuralODE or NeuralSDE, received a field of type "
-            f"{layer.type!r}; try saving Model(ndereg.models.NeuralODE(field), params)"
+            f"{layer.type!r}; try saving Model(NeuralODE(field), {{'field': params}}), both "
+            "from ndereg.models"
         )
     dtype = np.result_type(np.float32, *flatten(model.params).values())
     inputs = np.asarray(x)
