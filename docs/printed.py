@@ -4,6 +4,7 @@
 A page names what stands there: ``<!-- ndereg: NAME -->`` before it, ``<!-- ndereg -->`` after it.
 """
 
+import ast
 import inspect
 import re
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import ndereg
 from ndereg.backends.registry import backend_names
+from ndereg.experiments import RECIPES, STUDIES, experiment, lookup
+from ndereg.experiments.options import without_option
+from ndereg.experiments.recipe import Settings
 from ndereg.solution import Solution, Stats, Steps
 from ndereg.solve import Face
 from ndereg.spec.status import Status
@@ -117,6 +121,43 @@ def backends():
     return ", ".join(f"`{name}`" for name in backend_names())
 
 
+def rows():
+    """Return the rows, and the recipes that have them, as a Markdown table."""
+    having = {}
+    for name in RECIPES:
+        for row in lookup(name).regularizers:
+            having.setdefault(row, []).append(name)
+    lines = [f"| `{row}` | {', '.join(names)} |" for row, names in having.items()]
+    return "\n".join(["| row | recipes |", "|---|---|", *lines])
+
+
+def settings_without_option():
+    """Return the settings of every training that have no option as a Markdown table."""
+    (described,) = ast.parse(inspect.getsource(Settings)).body
+    meanings = {
+        field.target.id: " ".join(text.value.value.replace("``", "`").split())
+        for field, text in zip(described.body, described.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    lines += [
+        f"| `{each.name}` | {each.default} | {meanings[each.name]} |"
+        for each in without_option(Settings)
+    ]
+    return "\n".join(lines)
+
+
+def settings_of_recipes():
+    """Return what further settings recipes and studies have without an option, with defaults."""
+    shared = {each.name for each in without_option(Settings)}
+    lines = ["| recipe | settings |", "|---|---|"]
+    for name in (*RECIPES, *STUDIES):
+        own = [e for e in without_option(experiment(name).settings_type) if e.name not in shared]
+        if own:
+            lines.append(f"| {name} | " + ", ".join(f"`{e.name}={e.default}`" for e in own) + " |")
+    return "\n".join(lines)
+
+
 def _program(program):
     return f"```text\n{program}\n```"
 
@@ -139,6 +180,9 @@ PRINTED = {
     "solve_options": solve_options,
     "solution_fields": solution_fields,
     "backends": backends,
+    "rows": rows,
+    "settings_without_option": settings_without_option,
+    "settings_of_recipes": settings_of_recipes,
     "tsit5_step": lambda: _program(_plan("tsit5").step),
     "tsit5_adjoint": lambda: _program(_plan("tsit5").adjoint),
     "stochastic_step": lambda: _program(_stochastic_step()),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 import ndereg
 from ndereg.cli import app
 from ndereg.experiments.study import StudySettings
+from ndereg.experiments.training import Trainer
+from ndereg.experiments.weights import SCHEDULES
 from ndereg.models.parameters import flatten
 
 SMALL = ["--hidden", "8", "--batch-size", "64"]
@@ -46,6 +49,21 @@ def test_help_names_every_option(command):
         assert option in result.stdout
     for choice in ("opening-the-blackbox", "steer+error", "nfe:TARGET", "physionet:"):
         assert choice in result.stdout
+    (schedule,) = (
+        each for each in typer.main.get_command(app).commands[command].params
+        if each.name == "schedule"
+    )  # fmt: skip
+    assert all(name in schedule.help for name in SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "compare", "predict", "report", "bench", "crosscheck"]
+)
+def test_help_has_no_emoji(command):
+    """A word between two colons becomes one."""
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "400"}).stdout
+    assert "--help" in shown
+    assert set(re.sub(r"[\x00-\x7f]", "", shown)) <= set("╭─╮│╰╯")
 
 
 def test_help_keeps_apart_what_a_study_refuses():
@@ -87,9 +105,10 @@ def test_compare_prints_the_table_and_leaves_the_report(tmp_path):
 
 
 def test_train_shows_its_progress(tmp_path):
-    result = call("train", "digits", "--regularizer", "error", "--epochs", 1, *SMALL,
+    result = call("train", "digits", "--regularizer", "error", "--steps", 3, *SMALL,
                   "--out", tmp_path / "out")  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert "3 steps, rounded to whole epochs of 20: 20." in result.stdout
     assert "epoch 1" in result.stdout
     assert "NFE" in result.stdout
 
@@ -113,6 +132,15 @@ def test_train_shows_its_progress(tmp_path):
         (["digits", "--device", "cuda"], "runs on the cpu"),
         (["digits", "--method", "tsit6"], "did you mean"),
         (["digits", "--tol", "-1"], "rtol"),
+        (["digits", "--method", "rk4"], "error estimate, received 'rk4', which has none; try --me"),
+        (["digits", "--method", "sosri"], "an ordinary equation with an embedded error estimate"),
+        (["spiral-sde", "--method", "tsit5"], "--method with one of lamba_em"),
+        (["digits", "--method", "bosh3", "--regularizers", "stiffness"], "try one of dopri5"),
+        (["digits", "--weight", "error=1:0"], "received '1:0'; try 1:0.001"),
+        (["digits", "--weight", "error=nfe:0"], "TARGET > 0"),
+        (["digits", "--weight", "error=nfe:40:0"], "START from 0.0001 to 10000"),
+        (["digits", "--set", "foo"], "weight_decay=0.0"),
+        (["cir", "--set", "foo"], "levels=7"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_status_2(tmp_path, monkeypatch, arguments, message):
@@ -121,7 +149,25 @@ def test_what_cannot_work_is_one_line_and_status_2(tmp_path, monkeypatch, argume
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
+    assert not re.search(r"\bndereg\.\w|\w\(", result.output), "advice in Python"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["digits", "--device", "cuda"],
+        ["digits", "--backend", "torch", "--device", "nowhere"],
+        ["mnist", "--data", "nowhere"],
+        ["ffjord", "--density", "cancer", "--batch-size", "5000"],
+    ],
+)
+def test_what_is_not_there_is_said_before_any_bar_is_shown(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    result = call("compare", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert "epoch" not in result.output
 
 
 @pytest.mark.parametrize("missing", ["torch", "jax", "optax"])
@@ -156,9 +202,14 @@ def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
 
 def test_resuming_with_other_settings_is_refused(tmp_path):
     out = tmp_path / "out"
-    assert call("train", "digits", "--epochs", 1, *SMALL, "--out", out, "--quiet").exit_code == 0
+    begun = call("train", "digits", "--regularizer", "none", "--epochs", 1, *SMALL, "--out", out,
+                 "--quiet")  # fmt: skip
+    assert begun.exit_code == 0
     same = call("train", "digits", "--epochs", 1, "--out", out, "--resume", "--quiet")
-    assert same.exit_code == 0
+    assert same.exit_code == 0, same.output
+    row = call("train", "digits", "--regularizer", "error", "--out", out, "--resume", "--quiet")
+    assert row.exit_code == 2
+    assert "regularizers is ('none',)" in row.output
     other = call("train", "digits", "--epochs", 2, "--out", out, "--resume", "--quiet")
     assert other.exit_code == 2
     assert "epochs is 1" in other.output
@@ -179,6 +230,33 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path):
     lines = (out / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines]
     assert epochs == list(range(1, 81))
+
+
+def test_ctrl_c_while_the_first_step_is_compiled(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ["train", "digits", "--epochs", 1, *SMALL, "--out", out]
+    prepare = Trainer.prepare
+
+    def interrupted(trainer, presses):
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        prepare(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "prepare", lambda trainer: interrupted(trainer, 2))
+        result = call(*arguments)
+        assert result.exit_code == 130, result.output
+        assert "there is nothing to continue" in result.output
+        assert not out.exists()
+        patch.setattr(Trainer, "prepare", lambda trainer: interrupted(trainer, 1))
+        result = call(*arguments)
+    assert result.exit_code == 130, result.output
+    assert "Stopped in run error-seed0; its checkpoint is written." in result.output
+    assert f"  ndereg train digits --out {out} --resume\n" in result.output
+    assert list((out / "checkpoints").iterdir())
+    resumed = call("train", "digits", "--out", out, "--resume", "--quiet")
+    assert resumed.exit_code == 0, resumed.output
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def start_and_wait_for_a_checkpoint(command, out):

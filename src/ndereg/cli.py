@@ -41,7 +41,9 @@ Regularizers = Annotated[
     str | None,
     typer.Option("--regularizers", "--rows", help="Rows, comma-separated, of those below."),
 ]
-Regularizer = Annotated[str, typer.Option(help="The row to train, of those below.")]
+Regularizer = Annotated[
+    str | None, typer.Option(help="The row to train, of those below (default error).")
+]
 Backend = Annotated[str | None, typer.Option(help="numpy (default), torch or jax.")]
 Device = Annotated[str | None, _training(help="cpu (default) or, with torch and jax, cuda.")]
 Preset = Annotated[str, typer.Option(help="Named settings of the recipe; see below.")]
@@ -51,7 +53,11 @@ Atol = Annotated[float | None, _training(help="Absolute tolerance.")]
 Tol = Annotated[float | None, _training(help="Both tolerances.")]
 Epochs = Annotated[int | None, _training(help="Passes over the training data.")]
 Steps = Annotated[
-    int | None, _training(help="Optimizer steps, instead of epochs, to the nearest epoch.")
+    int | None,
+    _training(
+        help="Optimizer steps, instead of epochs; rounded to whole epochs, of which at least one "
+        "is trained."
+    ),
 ]
 BatchSize = Annotated[int | None, _training(help="Samples a step.")]
 Hidden = Annotated[int | None, _training(help="Width of the field's hidden layer.")]
@@ -81,20 +87,26 @@ EvaluateEvery = Annotated[int | None, _training(help="Epochs from test to test."
 Weight = Annotated[
     list[str] | None,
     _training(
-        help="Weight of a regularizer: NAME=VALUE, NAME=START:END, NAME=START:END:STEPS, which "
-        "stays at END after STEPS, or NAME=nfe:TARGET, which adapts it until a prediction takes "
-        "TARGET evaluations; repeatable."
+        # START, END and STEPS in one word would be shown with an emoji.
+        help="Weight of a regularizer: NAME=VALUE, NAME=START:END (with :STEPS after it, at END "
+        "from that step on), or NAME=nfe:TARGET, which adapts it until a prediction takes TARGET "
+        "evaluations; repeatable."
     ),
 ]
 Others = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Any setting without an option of its own: NAME=VALUE, such as points=16; repeatable.",
+        help="Any setting without an option of its own: NAME=VALUE, such as weight_decay=0.01; "
+        "repeatable.",
     ),
 ]
 Schedule = Annotated[
-    str | None, _training(help="From START to END: exponential (default) or inverse.")
+    str | None,
+    _training(
+        help="From START to END: exponential (default), inverse (END is then the decay a step), "
+        "or constant (VALUE alone)."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Of the model and the batches (default 0).")]
 Seeds = Annotated[int | None, typer.Option(help="Train this many seeds, from --seed upwards.")]
@@ -169,7 +181,7 @@ def compare(
 @app.command(cls=_OfRecipes)
 def train(
     recipe: RecipeName,
-    regularizer: Regularizer = "error",
+    regularizer: Regularizer = None,
     backend: Backend = None,
     device: Device = None,
     preset: Preset = "default",
@@ -203,7 +215,9 @@ def train(
 ) -> None:
     """Train a model with one regularizer."""
     options = dict(locals())
-    options["regularizers"] = _names(options.pop("regularizer"))
+    row = options.pop("regularizer")
+    if row is not None or not resume:  # what is resumed has its row
+        options["regularizers"] = _names("error" if row is None else row)
     _session("train", options)
 
 
@@ -268,7 +282,7 @@ def _session(command: str, options: dict[str, Any]) -> None:
     try:
         if command == "train":
             lookup(recipe)
-            _refuse_several(recipe, options["regularizers"])
+            _refuse_several(recipe, options.get("regularizers", ()))
         kind = StudySession if recipe in STUDIES else Session
         chosen = _settings(recipe, options)
         if resume:
@@ -279,13 +293,13 @@ def _session(command: str, options: dict[str, Any]) -> None:
             out = out or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
             session = kind.create(recipe, out, preset, **chosen)
         results = _results(session, console, quiet)
-    except Interrupted as stopped:
-        again = shlex.join(["ndereg", command, recipe, "--out", str(out), "--resume"])
-        if recipe in STUDIES:
-            console.print(f"Stopped before {stopped}; finished rows are written. To continue:")
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        where = str(stopped) or "at once"
+        if out is not None and (out / "config.json").exists():
+            again = shlex.join(["ndereg", command, recipe, "--out", str(out), "--resume"])
+            typer.echo(f"Stopped {where}. To continue:\n  {again}")
         else:
-            console.print(f"Stopped in run {stopped}; its checkpoint is written. To continue:")
-        console.print(f"  {again}", soft_wrap=True, highlight=False)
+            typer.echo(f"Stopped {where}, before a run began: there is nothing to continue.")
         raise typer.Exit(INTERRUPTED) from None
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)
@@ -294,7 +308,7 @@ def _session(command: str, options: dict[str, Any]) -> None:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     print_results(console, session.recipe, results)
-    console.print(f"Report: {session.folder.report}", soft_wrap=True, highlight=False)
+    typer.echo(f"Report: {session.folder.report}")
 
 
 def _results(session: Any, console: Any, quiet: bool) -> Any:
@@ -305,6 +319,11 @@ def _results(session: Any, console: Any, quiet: bool) -> Any:
 
     if isinstance(session, StudySession):
         return session.compute(*(() if quiet else (console.print,)))
+    length, asked = session.check(), session.settings.steps
+    if asked not in (None, length.steps) and not quiet:
+        typer.echo(
+            f"{asked} steps, rounded to whole epochs of {length.steps_per_epoch}: {length.steps}."
+        )
     with contextlib.ExitStack() as stack:
         listener = Listener()
         if not quiet:

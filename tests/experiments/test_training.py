@@ -1,6 +1,7 @@
 """Training: the same on every backend, and the same after any stop."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -277,6 +278,25 @@ def test_a_session_trains_what_is_missing_only(tmp_path):
     assert listener.steps == 10**9
     assert not list(tmp_path.glob("checkpoints/*"))
     assert json.loads((tmp_path / "config.json").read_text())["versions"].keys() >= {"numba"}
+
+
+def test_an_interrupt_between_two_runs_keeps_the_finished_one(tmp_path):
+    class StopWhenFinished(Listener):
+        def finished(self, run, result):
+            signal.raise_signal(signal.SIGINT)
+
+    session = run(tmp_path, epochs=1, regularizers=("none", "error"))
+    with pytest.raises(Interrupted, match="before run error-seed0; finished runs are written"):
+        session.train(StopWhenFinished())
+    assert [result.regularizer for result in session.results()] == ["none"]
+
+
+def test_weights_that_are_given_again_continue(tmp_path):
+    weights = {"error": "1", "steer+error": "2"}
+    run(tmp_path, regularizers=tuple(weights), weights=weights)._write_config()
+    assert Session.reopen("digits", tmp_path, weights={"error": "1"}).settings.weights == weights
+    with pytest.raises(ValueError, match="weights is"):
+        Session.reopen("digits", tmp_path, weights={"error": "3"})
 
 
 def test_a_checkpoint_of_another_backend_is_refused(tmp_path):

@@ -70,7 +70,7 @@ def refuse_unserved(spec: Spec) -> None:
             if not offers(method, row):
                 raise ValueError(
                     f"expected a method with {_ROWS[row]} for {type(term).__name__}, received "
-                    f"{method.name!r}, which has none; try {_serving(row, spec.noise)}"
+                    f"{method.name!r}, which has none; try {_serving(row, spec)}"
                 )
     reversible = isinstance(method, StochasticMethod) and method.reversible
     if isinstance(spec.adjoint, Reversible) and not reversible:
@@ -179,7 +179,8 @@ def _alternatives(noise: Noise | None) -> str:
     return f", or one of {found}" if found else "; no method has one for this noise"
 
 
-def _serving(row: str, noise: Noise | None) -> str:
+def _serving(row: str, spec: Spec) -> str:
+    noise, rows = spec.noise, {row, "error"} if spec.adaptive else {row}
     candidates = names() if noise is None else fitting(noise.kind, noise.calculus)
-    found = ", ".join(name for name in candidates if offers(lookup(name), row))
+    found = ", ".join(name for name in candidates if all(offers(lookup(name), r) for r in rows))
     return f"one of {found}" if found else "another regularizer: no method has it for this noise"

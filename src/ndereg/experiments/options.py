@@ -39,7 +39,11 @@ def parse_setting(kind: type, text: str) -> tuple[str, Any]:
     written, equals, value = text.partition("=")
     name = written.replace("-", "_")
     if not (name and equals and value):
-        raise ValueError(f"expected --set NAME=VALUE, received {text!r}; try --set points=16")
+        free = {each.name: each.default for each in without_option(kind)}
+        raise ValueError(
+            f"expected --set NAME=VALUE, received {text!r}; try one of "
+            f"{', '.join(f'{name}={default}' for name, default in free.items())}"
+        )
     if name in OPTIONS:
         raise ValueError(f"{name} has an option of its own, received --set {text}; try --help")
     if name not in {each.name for each in dataclasses.fields(kind)}:
@@ -55,6 +59,11 @@ def parse_setting(kind: type, text: str) -> tuple[str, Any]:
             except ValueError:
                 raise ValueError(f"expected {what} as {name}, received --set {text}") from None
     return name, value
+
+
+def without_option(kind: type) -> list[dataclasses.Field[Any]]:
+    """Return the settings that are chosen by ``--set`` alone."""
+    return [each for each in dataclasses.fields(kind) if each.name not in OPTIONS]
 
 
 def written_setting(name: str, value: Any) -> list[str]:

@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ndereg.catalogue import lookup
-from ndereg.catalogue.serving import refuse_unserved
+from ndereg.catalogue import lookup, names
+from ndereg.catalogue.serving import fitting, offers, refuse_unserved
 from ndereg.experiments.choices import refuse_repeated, refuse_unknown
 from ndereg.experiments.weights import SCHEDULES, parse_weight
 from ndereg.models.layer import Layer
@@ -67,7 +67,8 @@ class Settings:
     weight_decay: float = 0.0
     """Times the parameters, added to their gradient."""
     averaged: float = 0.0
-    """Last part of the steps, whose mean parameters are those of the model."""
+    """Part of the steps, at their end, over which the model's parameters are a mean: 0.5 is the
+    second half."""
     regularizers: tuple[str, ...] = ("none",)
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     schedule: str = "exponential"
@@ -313,6 +314,7 @@ class Recipe(ABC):
                 "leaving it out"
             )
         method = lookup(settings.method)
+        _refuse_method(method.name, self.noise)
         for name in settings.regularizers:
             self.weight(settings, name, steps=1)
             regularizer = self.regularizers[name].regularizer
@@ -333,5 +335,20 @@ class Recipe(ABC):
         return settings.weights.get(name, self.regularizers[name].weight)
 
 
-def _names(names: Any) -> str:
-    return ", ".join(names)
+def _refuse_method(name: str, noise: Noise | None) -> None:
+    """Refuse a method of other equations, or without an error estimate to choose steps by."""
+    fit, what = names(), "an ordinary equation"
+    if noise is not None:
+        fit = fitting(noise.kind, noise.calculus)
+        what = f"{noise.kind} noise in the calculus of {noise.calculus.capitalize()}"
+    adaptive = [each for each in fit if offers(lookup(each), "error")]
+    if name not in adaptive:
+        missing = ", which has none" if name in fit else ""
+        raise ValueError(
+            f"expected a method for {what} with an embedded error estimate, received {name!r}"
+            f"{missing}; try --method with one of {_names(adaptive)}"
+        )
+
+
+def _names(found: Any) -> str:
+    return ", ".join(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import ndereg
 from ndereg.experiments import experiment
 from ndereg.experiments.collection import collect
 from ndereg.experiments.interrupt import Interrupt
-from ndereg.experiments.recipe import Recipe, Settings
+from ndereg.experiments.recipe import Recipe, Settings, Task
 from ndereg.experiments.report import write_report
+from ndereg.experiments.runners import refuse_absent
 from ndereg.experiments.storage import RunFolder, write_json
-from ndereg.experiments.training import Listener, Result, Run, Trainer
+from ndereg.experiments.training import Interrupted, Length, Listener, Result, Run, Trainer
 from ndereg.machine import describe
 
 _VERSIONS = {"numpy": ("numpy", "numba"), "torch": ("torch",), "jax": ("jax", "optax")}
@@ -69,6 +71,8 @@ class Session:
         settings = found.settings(preset, **config["settings"])
         for name, value in chosen.items():
             kept = getattr(settings, name, None)
+            if isinstance(kept, dict):  # of weights, those that are given count
+                value = {**kept, **value}
             if kept != (tuple(value) if isinstance(kept, tuple) else value):
                 raise ValueError(
                     f"expected the settings of {path}, where {name} is {kept!r}, received "
@@ -83,6 +87,22 @@ class Session:
             Run(name, seed) for seed in self.settings.seeds for name in self.settings.regularizers
         ]
 
+    @cached_property
+    def task(self) -> Task:
+        """The recipe's task; its data are loaded once."""
+        return self.recipe.task(self.settings)
+
+    def check(self) -> Length:
+        """Find framework and device, load the data, and return how long each training is.
+
+        Raises
+        ------
+        ValueError
+            If something is not there, or the data are fewer than a batch.
+        """
+        refuse_absent(self.settings)
+        return Length.of(self.task, self.settings)
+
     def results(self) -> list[Result]:
         """Return the finished runs."""
         return [Result(**result) for result in self.folder.read_results()]
@@ -96,7 +116,7 @@ class Session:
             On Ctrl-C, when the checkpoint is on disk.
         """
         listener = listener or Listener()
-        task = self.recipe.task(self.settings)
+        self.check()
         results = self.results()
         finished = {(result.regularizer, result.seed) for result in results}
         with Interrupt() as interrupt:
@@ -104,7 +124,9 @@ class Session:
                 if (run.regularizer, run.seed) in finished:
                     self.folder.checkpoint(run.name).unlink(missing_ok=True)
                     continue
-                trainer = Trainer(self.recipe, self.settings, task, self.folder, run)
+                if interrupt.requested and self.folder.config.exists():
+                    raise Interrupted(f"before run {run.name}; finished runs are written")
+                trainer = Trainer(self.recipe, self.settings, self.task, self.folder, run)
                 trainer.prepare()
                 self._write_config()
                 results.append(trainer.train(listener, interrupt))

@@ -56,7 +56,7 @@ class StudySession(Session):
         with Interrupt() as interrupt:
             for row, seed in waiting:
                 if interrupt.requested:
-                    raise Interrupted(f"{row}-seed{seed}")
+                    raise Interrupted(f"before {row}-seed{seed}; finished rows are written")
                 outcome = self.recipe.compute(self.settings, row, seed)
                 self._write_config()
                 outcomes.append(outcome)

@@ -43,7 +43,7 @@ Trace = dict[str, list[Any]]
 
 
 class Interrupted(Exception):
-    """Training stopped on request; a checkpoint is written."""
+    """Training stopped on request, where the message says; it can be continued."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,42 @@ class Run:
     def name(self) -> str:
         """The run's name in files."""
         return f"{self.regularizer}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is: whole epochs of whole batches."""
+
+    samples: int
+    """Of the training data."""
+    steps_per_epoch: int
+    epochs: int
+
+    @classmethod
+    def of(cls, task: Task, settings: Settings) -> Length:
+        """Return that of a training of ``task``.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer samples than a batch has.
+        """
+        samples = len(next(iter(task.train.values())))
+        steps_per_epoch = samples // settings.batch_size
+        if steps_per_epoch == 0:
+            raise ValueError(
+                f"expected a batch size of at most {samples}, the training set, received "
+                f"{settings.batch_size}; try a smaller --batch-size"
+            )
+        epochs = settings.epochs
+        if settings.steps is not None:
+            epochs = max(1, round(settings.steps / steps_per_epoch))
+        return cls(samples, steps_per_epoch, epochs)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.steps_per_epoch * self.epochs
 
 
 @dataclass(frozen=True)
@@ -131,17 +167,9 @@ class Trainer:
     ) -> None:
         self.recipe, self.settings, self.task = recipe, settings, task
         self.folder, self.run = folder, run
-        self.samples = len(next(iter(task.train.values())))
-        self.steps_per_epoch = self.samples // settings.batch_size
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"expected a batch size of at most {self.samples}, the training set, received "
-                f"{settings.batch_size}; try a smaller --batch-size"
-            )
-        self.epochs = settings.epochs
-        if settings.steps is not None:
-            self.epochs = max(1, round(settings.steps / self.steps_per_epoch))
-        self.steps = self.steps_per_epoch * self.epochs
+        length = Length.of(task, settings)
+        self.samples, self.steps_per_epoch = length.samples, length.steps_per_epoch
+        self.epochs, self.steps = length.epochs, length.steps
         self.schedule = recipe.weight(settings, run.regularizer, self.steps)
         self.progress = Progress()
         if isinstance(self.schedule, NFEBudget):
@@ -183,14 +211,15 @@ class Trainer:
         saved = -math.inf
         listener.started(self.run, self.steps, self.progress.step)
         while self.progress.step < self.steps:
+            before = self.progress.step
             self._train_epoch(listener, interrupt)
-            if self.progress.step % self.steps_per_epoch == 0:
+            if self.progress.step > before and self.progress.step % self.steps_per_epoch == 0:
                 self.records.append(self._end_epoch(listener))
             if interrupt.requested or time.monotonic() - saved > CHECKPOINT_S:
                 self._checkpoint()
                 saved = time.monotonic()
             if interrupt.requested:
-                raise Interrupted(self.run.name)
+                raise Interrupted(f"in run {self.run.name}; its checkpoint is written")
         result = self._finish()
         listener.finished(self.run, result)
         return result

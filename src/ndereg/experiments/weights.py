@@ -50,7 +50,7 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
                 f"expected a budget as nfe:TARGET or nfe:TARGET:START, received {text!r}; try "
                 "nfe:40"
             )
-        return NFEBudget(*numbers)
+        return _budget(text, *numbers)
     if any(not 0 <= number < math.inf for number in numbers):
         raise ValueError(f"expected weights >= 0, received {text!r}; try 2.5")
     if len(numbers) == 1:
@@ -65,6 +65,12 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
     start, second, *given = numbers
     if schedule == "inverse":
         return InverseDecay(start, rate=second)
+    if not (start and second):
+        ends = [number or 1e-3 * (start or second or 1.0) for number in (start, second)]
+        raise ValueError(
+            "expected START and END above 0, between which a weight moves by a constant factor a "
+            f"step, received {text!r}; try {ends[0]:g}:{ends[1]:g}"
+        )
     length = given[0] if given else float(steps)
     if not (length.is_integer() and length >= 1):
         raise ValueError(
@@ -72,3 +78,15 @@ def parse_weight(text: str, schedule: str, steps: int) -> Callable[[float], floa
             f"{start:g}:{second:g}:{max(1, round(length))}"
         )
     return ExponentialDecay(start, second, steps=int(length))
+
+
+def _budget(text: str, target: float, start: float = NFEBudget.start) -> NFEBudget:
+    if not 0 < target < math.inf:
+        raise ValueError(f"expected TARGET > 0 in nfe:TARGET, received {text!r}; try nfe:40")
+    smallest, largest = NFEBudget.smallest, NFEBudget.largest
+    if not smallest <= start <= largest:
+        raise ValueError(
+            f"expected START from {smallest:g} to {largest:g} in nfe:TARGET:START, received "
+            f"{text!r}; try nfe:{target:g}:1"
+        )
+    return NFEBudget(target, start)

@@ -26,6 +26,16 @@ OPTIMIZERS = {
 }
 
 
+def find_device(name: str) -> Any:
+    """Return the device of this name."""
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        raise ValueError(
+            f"device {name!r} is not available to JAX: {error}; try --device cpu"
+        ) from error
+
+
 class Runner(base.Runner):
     """See :class:`ndereg.experiments.runners.base.Runner`.
 
@@ -37,12 +47,7 @@ class Runner(base.Runner):
 
     def start(self, params: Parameters) -> None:
         """Take over ``params`` and begin a new optimizer state."""
-        try:
-            self.device = jax.devices(self.settings.device)[0]
-        except RuntimeError as error:
-            raise ValueError(
-                f"device {self.settings.device!r} is not available to JAX: {error}"
-            ) from error
+        self.device = find_device(self.settings.device)
         self.tree = jax.device_put(params, self.device)
         self.optimizer = OPTIMIZERS[self.settings.optimizer](self.settings.rate)
         self.optimizer_state = jax.device_put(self.optimizer.init(self.tree), self.device)

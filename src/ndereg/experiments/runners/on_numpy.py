@@ -19,16 +19,20 @@ from ndereg.models.parameters import Parameters, flatten, map_leaves, unflatten
 _BLAS = ThreadpoolController().select(user_api="blas")
 
 
+def find_device(name: str) -> None:
+    """Refuse what is not the CPU."""
+    if name != "cpu":
+        raise ValueError(
+            f"backend 'numpy' runs on the cpu, received device {name!r}; try --backend torch or jax"
+        )
+
+
 class Runner(base.Runner):
     """See :class:`ndereg.experiments.runners.base.Runner`."""
 
     def start(self, params: Parameters) -> None:
         """Take over ``params`` and begin a new optimizer state."""
-        if self.settings.device != "cpu":
-            raise ValueError(
-                f"backend 'numpy' runs on the cpu, received device {self.settings.device!r}; "
-                "try --backend torch or jax"
-            )
+        find_device(self.settings.device)
         self.flat = flatten(params)
         self.optimizer = OPTIMIZERS[self.settings.optimizer](self.settings.learning_rate)
         self.optimizer_state = self.optimizer.init(self.flat)

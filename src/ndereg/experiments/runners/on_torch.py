@@ -24,18 +24,24 @@ OPTIMIZERS = {
 }
 
 
+def find_device(name: str) -> torch.device:
+    """Return the device of this name."""
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {name!r} is not available to PyTorch: {error}; try --device cpu"
+        ) from error
+    return device
+
+
 class Runner(base.Runner):
     """See :class:`ndereg.experiments.runners.base.Runner`."""
 
     def start(self, params: Parameters) -> None:
         """Take over ``params`` and begin a new optimizer state."""
-        try:
-            self.device = torch.device(self.settings.device)
-            torch.zeros((), device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"device {self.settings.device!r} is not available to PyTorch: {error}"
-            ) from error
+        self.device = find_device(self.settings.device)
         torch.set_num_threads(self.settings.threads)
         self.asynchronous = self.device.type != "cpu"
         self.flat = {
