@@ -132,8 +132,10 @@ def test_nothing_finished_is_refused(tmp_path):
 def test_a_folder_tells_the_command_that_made_it(tmp_path, monkeypatch, arguments):
     """What the command line makes of the command is the configuration that it was made of."""
     from ndereg.experiments.session import Session
+    from ndereg.experiments.training import Length
 
     created = []
+    monkeypatch.setattr(Session, "check", lambda session: Length(1, 1, 1))
     monkeypatch.setattr(Session, "train", lambda session, listener: created.append(session) or [])
     for line in (arguments, None):
         if line is None:
