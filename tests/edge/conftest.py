@@ -16,6 +16,13 @@ from ndereg.solve import Face
 from ndereg.structure import flatten
 
 BACKENDS = ("reference", "numba", "torch", "jax")
+ONES = np.ones(2)
+SAMPLES = np.ones((2, 3))
+
+
+def untouched(t: Any, y: Any, args: Any) -> Any:
+    """A field that bad input must not reach."""
+    raise AssertionError("the field was called although the input is bad")
 
 
 class Bench:
