@@ -95,6 +95,16 @@ def test_bad_input_is_refused(change: dict[str, Any], message: str) -> None:
         nde.solve(nde.SDE(drift, entrywise), SPAN, Y0, ARGS, **options)
 
 
+def test_general_noise_of_ito_is_solved_adaptively_once_converted() -> None:
+    """As the refusal of adaptive steps says."""
+    solver, sde = Solver("reference"), nde.SDE(drift, matrix, noise="general")
+    words = r"no method has one for this noise, but sde\.converted\('stratonovich'\) .* spark"
+    with pytest.raises(ValueError, match=words):
+        solver.solve(sde, key=1)
+    options: dict[str, Any] = {"method": "spark", "key": 1, "rtol": 1e-1, "atol": 1e-1}
+    assert solver.solve(sde.converted("stratonovich"), **options).stats.naccept > 1
+
+
 @pytest.mark.parametrize("name", ["reference", "torch", "jax"])
 def test_additive_noise_does_not_depend_on_the_state(name: str) -> None:
     """Told by its values at two states, also where JAX traces the state."""

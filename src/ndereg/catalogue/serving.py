@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ndereg.catalogue import lookup, names
 from ndereg.spec.adjoint import Backsolve, Reversible
 from ndereg.spec.langevin import LangevinMethod
@@ -174,13 +176,31 @@ def _refuse_unreturned(method: Tableau | StochasticMethod, noise: Noise) -> None
 
 def _alternatives(noise: Noise | None) -> str:
     """Methods with an error estimate, if there are any for this noise."""
-    candidates = names() if noise is None else fitting(noise.kind, noise.calculus)
-    found = ", ".join(name for name in candidates if offers(lookup(name), "error"))
-    return f", or one of {found}" if found else "; no method has one for this noise"
+    found = _offering({"error"}, noise)
+    if found:
+        return f", or one of {found}"
+    return f"; no method has one for this noise{_converted({'error'}, noise)}"
 
 
 def _serving(row: str, spec: Spec) -> str:
     noise, rows = spec.noise, {row, "error"} if spec.adaptive else {row}
+    found = _offering(rows, noise)
+    if found:
+        return f"one of {found}"
+    return f"another regularizer: no method has it for this noise{_converted(rows, noise)}"
+
+
+def _offering(rows: set[str], noise: Noise | None) -> str:
     candidates = names() if noise is None else fitting(noise.kind, noise.calculus)
-    found = ", ".join(name for name in candidates if all(offers(lookup(name), r) for r in rows))
-    return f"one of {found}" if found else "another regularizer: no method has it for this noise"
+    return ", ".join(name for name in candidates if all(offers(lookup(name), r) for r in rows))
+
+
+def _converted(rows: set[str], noise: Noise | None) -> str:
+    """The same equation in the other calculus, where methods for that have the rows."""
+    if noise is None or noise.kind == "langevin":
+        return ""
+    calculus: Calculus = "stratonovich" if noise.calculus == "ito" else "ito"
+    found = _offering(rows, replace(noise, calculus=calculus))
+    if not found:
+        return ""
+    return f", but sde.converted({calculus!r}) is the same equation, for which {found} do"
