@@ -143,3 +143,39 @@ def test_solutions_leave_transformations_whole():
     mapped = jax.vmap(solve)(jnp.asarray(SAMPLES))
     assert mapped.stats.naccept.shape == (len(SAMPLES),)
     assert mapped.steps.h.shape[0] == len(SAMPLES)
+
+
+def total(y, adjoint="discrete"):
+    return jnp.sum(nde.solve(lambda t, y, args: -y * y, (0.0, 1.0), y, adjoint=adjoint).ys)
+
+
+REVERSED_TWICE = {
+    "grad of grad": lambda y: jax.grad(lambda y: jnp.sum(jax.grad(total)(y)))(y),
+    "within jit": jax.jit(lambda y: jax.grad(lambda y: jnp.sum(jax.grad(total)(y)))(y)),
+    "under vmap": jax.vmap(lambda y: jax.grad(lambda y: jnp.sum(jax.grad(total)(y)))(y[None])),
+    "backsolve": lambda y: jax.grad(lambda y: jnp.sum(jax.grad(total)(y, "backsolve")))(y),
+    "by a weight": lambda y: jax.grad(lambda c: jax.grad(lambda y: c * total(y))(y)[0])(1.0),
+    "hessian": jax.hessian(total),
+}
+
+
+@pytest.mark.parametrize("name", REVERSED_TWICE)
+def test_second_derivatives_are_refused(name):
+    with pytest.raises(ValueError, match=r"expected first derivatives .*, received .*; try "):
+        REVERSED_TWICE[name](jnp.ones(2))
+
+
+@pytest.mark.parametrize("function", [jax.jacfwd(total), lambda y: jax.jvp(total, (y,), (y,))])
+def test_forward_mode_is_refused(function):
+    with pytest.raises(TypeError, match=r"in reverse mode, received .* forward .*; try jax\.grad"):
+        function(jnp.ones(2))
+
+
+def test_errors_of_a_field_under_grad_come_through():
+    """They are none of the derivative."""
+
+    def field(t, y, args):
+        raise AssertionError("mine")
+
+    with pytest.raises(AssertionError, match="mine"):
+        jax.grad(lambda y: jnp.sum(nde.solve(field, (0.0, 1.0), y).ys))(jnp.ones(2))

@@ -15,6 +15,7 @@ from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.arrays import JaxArrays
 from ndereg.backends.jax.brownian import JaxBrownian
+from ndereg.backends.jax.derivatives import refuse_derivative
 from ndereg.backends.jax.field import TracedField
 from ndereg.backends.jax.fingerprint import Fingerprint
 from ndereg.backends.jax.inputs import Inputs, gather_inputs
@@ -71,10 +72,14 @@ class JaxSolver:
     def solve(self, problem: Problem) -> Result:
         """Solve; differentiable where a transformation of JAX is looking."""
         solver, inputs = self._prepared(problem)
-        solve = solver.forward
-        if is_traced(inputs):
-            solve = solver.differentiable(problem.max_steps)
-        return _result(solve(inputs), problem.layout.batch is None)
+        joint = problem.layout.batch is None
+        if not is_traced(inputs):
+            return _result(solver.forward(inputs), joint)
+        try:
+            return _result(solver.differentiable(problem.max_steps)(inputs), joint)
+        except Exception as error:
+            refuse_derivative(error)
+            raise
 
     def solve_vjp(
         self, problem: Problem

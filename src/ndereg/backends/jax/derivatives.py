@@ -71,3 +71,29 @@ def _taylor(velocity: Function, t: Any, y: Sequence[Any], order: int) -> Sequenc
 
 def _listed(function: Function) -> Any:
     return lambda *arrays: list(function(*arrays))
+
+
+def refuse_derivative(error: Exception) -> None:
+    """Raise in words what JAX says of a derivative that a solve does not have, if it is that.
+
+    Where the solve is inside a ``jax.jit`` of its own, JAX comes upon it later and says it itself.
+
+    Raises
+    ------
+    TypeError
+        For forward mode.
+    ValueError
+        For reverse mode over reverse mode. Under ``vmap`` JAX has no more than an assertion there.
+    """
+    said = str(error)
+    if "can't apply forward-mode autodiff (jvp) to a custom_vjp" in said:
+        raise TypeError(
+            "expected derivatives of a solve in reverse mode, received a request for forward mode "
+            "(jax.jvp, jax.jacfwd); try jax.grad, jax.vjp or jax.jacrev"
+        ) from error
+    batched = isinstance(error, AssertionError) and not said
+    if batched or "Linearization failed to produce known values" in said:
+        raise ValueError(
+            "expected first derivatives of a solve only, received a request for second ones; try "
+            "jax.lax.stop_gradient on the first ones, or solving the variational equations"
+        ) from error

@@ -14,6 +14,7 @@ from jax.custom_derivatives import SymbolicZero
 from ndereg.backends.base import NO_TIME_GRADIENT
 from ndereg.backends.interpreter import Runners
 from ndereg.backends.jax.backsolve import Augmented, refuse_own_times
+from ndereg.backends.jax.derivatives import refuse_derivative
 from ndereg.backends.jax.field import LaneField, Lanes, TracedField, Wanted
 from ndereg.backends.jax.inputs import Inputs, Rows, batchable
 from ndereg.backends.jax.linearization import conjugate
@@ -291,7 +292,11 @@ class Solver:
     def _reverse_rule(self, saved: Any, bars: Tree) -> tuple[Inputs]:
         wanted, inputs, kept = saved
         ys_bar, penalty_bar = _instantiated(bars["ys"]), _instantiated(bars["penalty"])
-        found = self._cotangents(wanted, inputs, kept, conjugate(ys_bar), penalty_bar)
+        try:
+            found = self._cotangents(wanted, inputs, kept, conjugate(ys_bar), penalty_bar)
+        except Exception as error:
+            refuse_derivative(error)
+            raise
 
         def placed(values: Any, positions: Any, cotangents: Any) -> tuple[Any, ...]:
             bars: list[Any] = [None] * len(values)
