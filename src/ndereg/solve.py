@@ -301,7 +301,7 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
             result = backend.mark_failures(result)
     elif (int(status[0]) != _SUCCESS) if joint else (status != _SUCCESS).any():
         if throw:
-            _raise_failures(status, joint, _resolution(problem))
+            _raise_failures(backend, problem, status)
         if problem.t_eval is None:
             result = _unreached(backend, problem.layout, result, status)
     problem, result = contracted(backend, problem, result)
@@ -351,11 +351,29 @@ def _resolution(problem: Problem) -> str:
     )
 
 
-def _raise_failures(status: Any, joint: bool, resolution: str) -> None:
+def _not_finite(backend: Backend, problem: Problem) -> str:
+    """Which arrays that the user gave are not finite, in words."""
+    posed = problem.posed
+    layout = posed.layout
+    given = [
+        *zip(layout.structure.paths("y0"), layout.unflatten(backend, posed.y0), strict=True),
+        *zip(posed.args_structure.paths("args"), posed.args, strict=True),
+    ]
+    known = [(name, backend.concrete(leaf)) for name, leaf in given]
+    bad = [name for name, leaf in known if leaf is not None and not np.all(np.isfinite(leaf))]
+    if not bad:
+        return ""
+    verb = "is" if len(bad) == 1 else "are"
+    return f". {', '.join(bad)} {verb} not finite as given to the solve"
+
+
+def _raise_failures(backend: Backend, problem: Problem, status: Any) -> None:
     failed = np.flatnonzero(status != _SUCCESS)
     found, detail = Status(int(status[failed[0]])), ""
-    if not joint:
+    if problem.layout.batch is not None:
         detail = f" ({failed.size} of {status.size} samples failed, the first is {failed[0]})"
     if found is Status.STEP_UNDERFLOW:
-        detail += resolution
+        detail += _resolution(problem)
+    if found is Status.NON_FINITE:
+        detail += _not_finite(backend, problem)
     raise SolveError(found, detail)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ import ndereg
 import ndereg.jax
 import ndereg.numpy
 import ndereg.torch
+from ndereg.edge.options import _ELSEWHERE
 
 NAN, INF = math.nan, math.inf
 
@@ -80,6 +83,10 @@ REFUSED: dict[str, tuple[Callable[[Bench], Any], type[Exception], str]] = {
     "inf end": (option(span=(0.0, INF)), ValueError, r"t_span\[1\]"),
     "no end": (option(span=(0.0,)), ValueError, r"t_span=\(t0, t1\)"),
     "three times": (option(span=(0, 1, 2)), ValueError, r"t_span=\(t0, t1\)"),
+    "times for a span": (
+        lambda bench: bench.solve(untouched, bench.to(np.linspace(0.0, 1.0, 5)), ONES),
+        ValueError, r"received 5 times; try t_span=\(ts\[0\], ts\[-1\]\) and t_eval=ts",
+    ),
     "span of one": (option(span=1.0), ValueError, r"t_span=\(t0, t1\)"),
     "span of text": (option(span=("0", "1")), TypeError, "real number"),
     "span of None": (option(span=(0.0, None)), TypeError, "real number"),
@@ -162,6 +169,8 @@ def test_refused_alike_before_any_work(name: str) -> None:
         lambda: ndereg.PIDController(safety=1.5),
         lambda: ndereg.PIDController(factor_min=2.0),
         lambda: ndereg.PIDController(icoeff=INF),
+        lambda: ndereg.PIDController(icoeff=-1.0),
+        lambda: ndereg.PIDController(pcoeff=0.4, icoeff=0.0),
         lambda: ndereg.Discrete(checkpoints=1),
         lambda: ndereg.Discrete(checkpoints=2.0),
         lambda: ndereg.ErrorEstimate(reduce="average"),
@@ -183,6 +192,50 @@ def test_tolerances_may_be_zero_where_nothing_measures_errors(eager: Bench) -> N
         controller=ndereg.ConstantStep(0.25), t_eval=[1.0], max_steps=7,
     )  # fmt: skip
     assert np.allclose(eager.get(sol.ys), math.exp(-1.0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["reference", "torch", "jax"])
+def test_the_advice_on_times_works(name: str) -> None:
+    bench = bench_of(name)
+    ts = bench.to(np.linspace(0.0, 1.0, 5))
+    sol = bench.solve(decay, (ts[0], ts[-1]), ONES, t_eval=ts)
+    np.testing.assert_allclose(bench.get(sol.ys)[:, 0], np.exp(-np.linspace(0, 1, 5)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("gains", "responds"),
+    [((0.0, 0.2, 0.0), True), ((0.4, 0.1, 0.1), True), ((0.4, -0.1, 0), False)],
+)
+def test_icoeff_is_what_answers_steady_errors(gains: Any, responds: bool) -> None:
+    """The law, where the last three errors are alike: its exponents add up to ``icoeff``."""
+    if not responds:
+        refusal(lambda: ndereg.PIDController(*gains), ValueError)
+        return
+    exponents = ndereg.PIDController(*gains).parameters(4.0)[:3]
+    assert math.isclose(sum(exponents), gains[1] / 4.0)
+    assert 1e-3 ** -sum(exponents) > 1.0 > 1e3 ** -sum(exponents)
+
+
+@pytest.mark.parametrize("batch", ["joint", "independent"])
+def test_what_is_not_finite_is_named_when_the_solve_has_failed(bench: Bench, batch: Any) -> None:
+    def field(t, y, args):
+        return {name: -args["k"][0] * leaf for name, leaf in y.items()}
+
+    def ask(y0: Any, k: float, batch: Any = batch) -> str:
+        with pytest.raises(ndereg.SolveError, match="NON_FINITE") as caught:
+            bench.solve(field, (0.0, 1.0), y0, {"k": (np.array(k), np.ones(2))}, batch=batch)
+        return str(caught.value)
+
+    good, bad = np.ones((2, 2)), np.array([[1.0, 1.0], [1.0, NAN]])
+    assert "y0['b'] is not finite as given to the solve. Pass" in ask({"a": good, "b": bad}, 1.0)
+    assert "args['k'][0] is not finite as given" in ask({"a": good, "b": good}, INF)
+    assert "y0['a'], args['k'][0] are not finite" in ask({"a": bad, "b": good}, NAN)
+
+
+def test_what_is_finite_is_not_blamed(bench: Bench) -> None:
+    with pytest.raises(ndereg.SolveError, match="NON_FINITE") as caught:
+        bench.solve(lambda t, y, args: y * args, (0.0, 1.0), ONES * 1e300, np.array(1e300))
+    assert "as given" not in str(caught.value)
 
 
 # Any bad option is refused, whatever is drawn for it.
@@ -261,9 +314,22 @@ def test_whatever_is_bad_is_refused(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("options", "close"),
     [
-        ({"max_step": 5}, "max_steps, or "),
-        ({"regulariser": None, "rtols": 1e-3}, "regularizer and rtol, or "),
-        ({"saveat": [1.0]}, ""),
+        ({"max_stepps": 5}, "max_steps, or "),
+        ({"regulariser": None, "rtols": 1e-3}, "regularizer for regulariser; rtol for rtols, or "),
+        ({"brownian": 1.0}, ""),
+        ({"saveat": [1.0]}, "t_eval, or "),
+        ({"teval": [1.0]}, "t_eval, or "),
+        ({"t": [1.0]}, "t_span=(t0, t1) and t_eval, or "),
+        (
+            {"solver": "tsit5", "dt": 0.1},
+            "method for solver; controller=ndereg.ConstantStep(dt) for dt, or ",
+        ),
+        ({"dt0": 0.1}, "first_step, or controller=ndereg.ConstantStep(dt) for steps of one size"),
+        ({"stepsize_controller": None}, "controller, or "),
+        ({"max_step": 0.1}, "controller=ndereg.PIDController(dt_max=...) for the size of a step, "),
+        ({"events": None}, "t_eval and a search in sol.ys, as no events end a solve, or "),
+        ({"event": None}, "t_eval and a search in sol.ys, as no events end a solve, or "),
+        ({"dense_output": True}, "t_eval, as a solution is known at given times alone, or "),
         ({"first_steps": -1.0, "rtol": NAN}, "first_step, or "),  # before anything else
     ],
 )
@@ -275,13 +341,25 @@ def test_options_of_other_names(function: str, options: Any, close: str) -> None
     )
     unknown = [name for name in options if name != "rtol"]
     assert message.startswith(f"expected an option of {function} among t_eval, method, rtol, atol")
-    assert f"received {', '.join(unknown)}; try {close}help({function})" in message
+    assert f"received {', '.join(unknown)}; try {close}" in message
+    assert f"help({function})" in message
+    assert close or f"try help({function})" in message
 
 
 def test_options_of_other_names_on_the_faces() -> None:
     for face in (ndereg.numpy, ndereg.torch, ndereg.jax):
         for function in (face.solve, face.solve_vjp):
             refusal(lambda f=function: f(untouched, (0.0, 1.0), ONES, max_step=5), TypeError)
+
+
+def test_what_other_options_are_here_exists() -> None:
+    """What is named in place of an option of another library is an option, or of the face."""
+    known = set(inspect.signature(ndereg.numpy.solve).parameters)
+    for name, own in _ELSEWHERE.items():
+        assert name not in known
+        assert re.match(r"\w+", own).group() in known
+        for public in re.findall(r"ndereg\.(\w+)", own):
+            assert hasattr(ndereg, public)
 
 
 # Gradients

@@ -27,6 +27,25 @@ from ndereg.summands import summands
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _INTEGRAL = PIDController()
+_ELSEWHERE = {
+    "solver": "method",
+    "stepsize_controller": "controller",
+    "dt0": "first_step, or controller=ndereg.ConstantStep(dt) for steps of one size",
+    "dt": "controller=ndereg.ConstantStep(dt)",
+    "step_size": "controller=ndereg.ConstantStep(dt)",
+    "max_step": "controller=ndereg.PIDController(dt_max=...) for the size of a step, max_steps for "
+    "their number",
+    "min_step": "controller=ndereg.PIDController(dt_min=...)",
+    "saveat": "t_eval",
+    "teval": "t_eval",
+    "t": "t_span=(t0, t1) and t_eval",
+    "dense_output": "t_eval, as a solution is known at given times alone",
+    **dict.fromkeys(
+        ("event", "events", "event_fn"),
+        "t_eval and a search in sol.ys, as no events end a solve",
+    ),
+}
+"""What options of diffrax, torchdiffeq and SciPy are here."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ def closed(function: Function) -> Function:
 
 
 def refuse_unknown_options(function: Callable[..., Any], names: Iterable[str]) -> NoReturn:
-    """Refuse options that a function does not have, with those that they resemble.
+    """Refuse options that a function does not have, with those that they resemble or stand for.
 
     Raises
     ------
@@ -157,8 +176,12 @@ def refuse_unknown_options(function: Callable[..., Any], names: Iterable[str]) -
     received = list(names)
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    close = [near[0] for name in received if (near := get_close_matches(name, known, n=1))]
-    hint = f"{' and '.join(dict.fromkeys(close))}, or " if close else ""
+    near = {name: get_close_matches(name, known, n=1) for name in received}
+    meant = {name: found[0] for name, found in near.items() if found} | {
+        name: _ELSEWHERE[name] for name in received if name in _ELSEWHERE
+    }
+    close = [f"{own} for {name}" for name, own in meant.items()] if received[1:] else meant.values()
+    hint = f"{'; '.join(close)}, or " if close else ""
     raise TypeError(
         f"expected an option of {function.__name__} among {', '.join(known)}, received "
         f"{', '.join(received)}; try {hint}help({function.__name__}), which describes them all"

@@ -24,11 +24,24 @@ def checked_times(
     try:
         start, end = t_span
     except (TypeError, ValueError):
-        raise ValueError(f"expected t_span=(t0, t1), received {t_span!r}; try (0.0, 1.0)") from None
+        raise _no_span(t_span) from None
     t0 = finite_number(backend, start, "t_span[0]", "t_span=(0.0, 1.0)")
     t1 = finite_number(backend, end, "t_span[1]", "t_span=(0.0, 1.0)")
     times = None if t_eval is None else _output_times(backend, t_eval, t0, t1, layout)
     return t0, t1, times
+
+
+def _no_span(t_span: Any) -> ValueError:
+    """Of what has not two entries; of more it is told where output times go."""
+    shape: tuple[int, ...] | None = getattr(t_span, "shape", None)
+    if shape is None:
+        shape = (len(t_span),) if isinstance(t_span, (list, tuple)) else ()
+    if len(shape) == 1 and shape[0] > 2:
+        return ValueError(
+            f"expected t_span=(t0, t1), received {shape[0]} times; try t_span=(ts[0], ts[-1]) and "
+            "t_eval=ts for the solution at all of them"
+        )
+    return ValueError(f"expected t_span=(t0, t1), received {t_span!r}; try (0.0, 1.0)")
 
 
 def _output_times(backend: Backend, t_eval: Any, t0: Any, t1: Any, layout: Layout) -> Any:

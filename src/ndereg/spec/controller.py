@@ -36,7 +36,9 @@ class PIDController:
     ----------
     pcoeff, icoeff, dcoeff : float
         Coefficients of the law. The default ``(0, 1, 0)`` is the classical I controller
-        (Hairer, Norsett, Wanner, section II.4), the one SciPy uses.
+        (Hairer, Norsett, Wanner, section II.4), the one SciPy uses. ``icoeff`` is the sum of the
+        exponents and positive: to errors that stay as they are the law responds by
+        ``E^(-icoeff/k)``.
     alpha : float
         Exponent of the ratio of the last two step sizes (digital filters such as H211b).
     safety, factor_min, factor_max : float
@@ -48,7 +50,7 @@ class PIDController:
     Raises
     ------
     ValueError
-        If a coefficient is not finite or a limit is out of its range.
+        If a coefficient is not finite, ``icoeff`` not positive, or a limit out of its range.
 
     Examples
     --------
@@ -74,6 +76,12 @@ class PIDController:
             if value is None and field.name in ("dt_min", "dt_max"):
                 continue
             object.__setattr__(self, field.name, _finite(f"PIDController.{field.name}", value))
+        if self.icoeff <= 0:
+            raise ValueError(
+                "expected a positive icoeff, the sum of the exponents of the errors, as steps "
+                "would not grow where errors stay small and shrink where they stay large, received "
+                f"icoeff={self.icoeff}; try 1.0, or one of ndereg.CONTROLLERS"
+            )
         if not 0 < self.safety <= 1:
             raise ValueError(f"expected safety in (0, 1], received {self.safety}; try 0.9")
         if not 0 < self.factor_min < 1 <= self.factor_max:
