@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from inspect import CO_VARARGS
-from types import FunctionType
+from functools import cache, partial
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from types import FunctionType, MethodType
 from typing import Any
 
 
@@ -66,28 +67,85 @@ def _of_numba(kind: type[Any]) -> bool:
     return kind.__module__.partition(".")[0] == "numba"
 
 
-def refuse_no_field(function: Any, what: str) -> None:
+def refuse_no_field(function: Any, what: str, state: str = "y") -> None:
     """Refuse what is no function of ``(t, y, args)``, rather than let Python do so later.
+
+    ``state`` is how the second argument is named in advice.
 
     Raises
     ------
     TypeError
-        If it cannot be called, or is a plain function of fewer than three positional arguments.
+        If it cannot be called, or not with three positional arguments, as far as that can be told
+        without calling it.
     """
     if not callable(function):
         raise TypeError(
-            f"expected a callable {what} f(t, y, args), received {type(function).__name__}; try a "
-            "function, or a module where the face is PyTorch's"
+            f"expected a callable {what} f(t, {state}, args), received {type(function).__name__}; "
+            "try a function, or a module where the face is PyTorch's"
         )
-    if not isinstance(function, FunctionType):
+    called, bound = function, 0
+    if type(function) is not FunctionType:
+        called, bound = _called(function)
+        if called is None:
+            return
+    code = called.__code__
+    if code.co_argcount == 3 + bound and not code.co_kwonlyargcount:  # as nearly always
         return
-    code = function.__code__
-    if code.co_argcount < 3 and not code.co_flags & CO_VARARGS:
-        given = ", ".join(code.co_varnames[: code.co_argcount])
+    most = math.inf if code.co_flags & CO_VARARGS else code.co_argcount - bound
+    least = code.co_argcount - len(called.__defaults__ or ()) - bound
+    positional, last = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+    given = code.co_varnames[bound:positional]
+    named = [n for n in code.co_varnames[positional:last] if n not in (called.__kwdefaults__ or ())]
+    if most < 3 or least > 3 or named:
         raise TypeError(
-            f"expected a {what} f(t, y, args), received {function.__name__}({given}); try "
-            f"{function.__name__}({given}, args), which may ignore args"
+            f"expected a {what} f(t, {state}, args), received "
+            + _shown(function, [*given, *(["*", *named] if named else [])])
+            + f"; try {_advice(function, given if most < 3 else None, state)}"
         )
+
+
+def _called(function: Any) -> tuple[FunctionType | None, int]:
+    """The Python function that an object calls, and how many arguments it brings itself."""
+    kind: Any = type(function)
+    bound = 1
+    if kind is MethodType:
+        called = function.__func__
+    elif kind is partial and not function.keywords:
+        called, bound = function.func, len(function.args)
+    elif type(kind.__call__) is FunctionType:
+        called = kind.__call__
+        flags = called.__code__.co_flags
+        if flags & CO_VARARGS and flags & CO_VARKEYWORDS:  # a decorator that hands all on
+            called = getattr(called, "__wrapped__", called)
+    else:  # jax.jit and numba.njit say whom they wrap
+        called, bound = getattr(function, "__wrapped__", None), 0
+    return (called, bound) if type(called) is FunctionType else (None, 0)
+
+
+def _shown(function: Any, names: Sequence[str]) -> str:
+    arguments = f"({', '.join(names)})"
+    if isinstance(function, (FunctionType, MethodType)):
+        return f"{function.__name__}{arguments}"
+    return f"an object of type {type(function).__name__} that takes {arguments}"
+
+
+def _advice(function: Any, given: Sequence[str] | None, state: str) -> str:
+    """A call with three arguments; ``given`` are those that it takes, None if they are too many."""
+    if given is None:
+        return f"(t, {state}, args), with what else it reads in args, or in its closure"
+    wanted: list[str] = ["t", state, "args"]
+    if len(given) == 1 and given[0] != "t":
+        wanted[1] = given[0]
+    elif len(given) == 2 and given[1] in ("args", "p", "params"):
+        wanted[1:] = given
+    elif len(given) == 2 and given[1] != "t":
+        wanted[:2] = given
+    arguments = ", ".join(wanted)
+    if not isinstance(function, (FunctionType, MethodType)):
+        return f"lambda {arguments}: field({', '.join(given)})"
+    added = " and ".join(name for name in wanted if name not in given)
+    ignored = f", which may ignore {added}" if added else ""
+    return f"{function.__name__}({arguments}){ignored}"
 
 
 def resolve(field: Callable[..., Any], args: Any) -> tuple[Callable[..., Any], Any]:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,15 @@ class Bench:
 
     def vjp(self, field: Any, span: Any, y0: Any, args: Any = None, **options: Any) -> Any:
         return self.face.solve_vjp(field, span, self.put(y0), self.put(args), **options)
+
+
+class Module(eqx.Module):
+    """A module of equinox, called as ``f(t, y)``."""
+
+    weight: Any
+
+    def __call__(self, t: Any, y: Any) -> Any:
+        return jnp.tanh(self.weight * y)
 
 
 _benches: dict[str, Bench] = {}

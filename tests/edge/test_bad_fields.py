@@ -1,16 +1,27 @@
-"""Bad fields, and arrays of other frameworks, are refused in words."""
+"""Bad fields are refused in words."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
+import equinox as eqx
+import jax
 import numba
 import numpy as np
 import pytest
-import torch
-from tests.edge.conftest import ONES, SAMPLES, Bench, bench_of, refusal, refused_alike, untouched
+from tests.edge.conftest import (
+    ONES,
+    SAMPLES,
+    Bench,
+    Module,
+    bench_of,
+    refusal,
+    refused_alike,
+    untouched,
+)
 
 import ndereg
 import ndereg.jax
@@ -31,6 +42,97 @@ def test_functions_without_args_are_refused(bench: Bench) -> None:
     with pytest.raises(TypeError, match=r"received decay\(t, y\); try decay\(t, y, args\)"):
         bench.solve(decay, (0.0, 1.0), np.ones(2))
     assert bench.solve(lambda *given: -given[1], (0.0, 1.0), np.ones(2)).stats.naccept > 0
+
+
+class Called:
+    """An object with the arguments of one that is called as ``f(t, y)``."""
+
+    def __call__(self, t: Any, y: Any) -> Any:
+        return -y
+
+    def method(self, t: Any, y: Any) -> Any:
+        return -y
+
+    def fits(self, t: Any, y: Any, args: Any, scale: float = 1.0, *, shift: float = 0.0) -> Any:
+        return -y
+
+
+def langevin(function: Any) -> Any:
+    return ndereg.UnderdampedLangevin(function)
+
+
+AFTER = "try (t, y, args), with what else it reads in args, or in its closure"
+SIGNATURES: dict[str, tuple[Any, str, str]] = {
+    "none": (lambda: 0.0, "field", "<lambda>(t, y, args), which may ignore t and y and args"),
+    "state": (lambda u: -u, "field", "<lambda>(t, u, args), which may ignore t and args"),
+    "time": (lambda t: t, "field", "<lambda>(t, y, args), which may ignore y and args"),
+    "time and state": (lambda t, u: -u, "field", "<lambda>(t, u, args), which may ignore args"),
+    "state and time": (lambda y, t: -y, "field", "<lambda>(t, y, args), which may ignore args"),
+    "state and args": (lambda x, p: -x, "field", "<lambda>(t, x, p), which may ignore t"),
+    "four": (lambda t, y, args, more: -y, "field", AFTER),
+    "a keyword": (lambda t, y, args, *, more: -y, "field", AFTER),
+    "an object": (
+        Called(), "field", "type Called that takes (t, y); try lambda t, y, args: field(t, y)",
+    ),
+    "a method": (Called().method, "field", "received method(t, y); try method(t, y, args)"),
+    "a partial function": (
+        partial(lambda w, t, y: -y, 1.0), "field", "type partial that takes (t, y); try lambda t",
+    ),
+    "of jit": (jax.jit(lambda t, y: -y), "field", "takes (t, y); try lambda t, y, args: field"),
+    "of equinox": (
+        Module(1.0), "field", "type Module that takes (t, y); try lambda t, y, args: field(t, y)",
+    ),
+    "a decorated call": (
+        eqx.nn.MLP(2, 2, 2, 1, key=jax.random.key(0)), "field",
+        "type MLP that takes (x); try lambda t, x, args: field(x)",
+    ),
+    "a flow": (ndereg.Flow(lambda t, y: -y), "field", "try <lambda>(t, y, args)"),
+    "a drift": (
+        ndereg.SDE(lambda t, y: -y, untouched), "drift",
+        "<lambda>(t, y, args), which may ignore args",
+    ),
+    "a converted drift": (
+        ndereg.SDE(lambda y: -y, untouched).converted("stratonovich"), "drift",
+        "<lambda>(t, y, args), which may ignore t and args",
+    ),
+    "a diffusion": (
+        ndereg.SDE(untouched, lambda y: y), "diffusion",
+        "<lambda>(t, y, args), which may ignore t and args",
+    ),
+    "a gradient": (
+        langevin(lambda x: x), "grad_potential",
+        "<lambda>(t, x, args), which may ignore t and args",
+    ),
+    "a gradient in time": (
+        langevin(lambda t, q: q), "grad_potential", "<lambda>(t, q, args), which may ignore args",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_refused_alike(name: str) -> None:
+    field, what, advice = SIGNATURES[name]
+    message = refused_alike(lambda bench: bench.solve(field, (0.0, 1.0), ONES, key=0), TypeError)
+    state = "x" if what == "grad_potential" else "y"
+    assert message.startswith(f"expected a {what} f(t, {state}, args), received ")
+    assert advice in message
+
+
+def test_signatures_that_fit_are_taken(bench: Bench) -> None:
+    @functools.wraps(Called().method)
+    def wrapper(*given: Any, **named: Any) -> Any:
+        return -given[1]
+
+    fitting = [
+        lambda t, y, args, scale=2.0: -y, lambda *given, scale=2.0: -given[1],
+        lambda t, y, *rest: -y, lambda t, y=None, args=None: -y, Called().fits, wrapper,
+        partial(lambda w, t, y, args: -w * y, 1.0),
+        partial(lambda t, y, args, w: -w * y, w=1.0),
+    ]  # fmt: skip
+    expected = bench.solve(lambda t, y, args: -y, (0.0, 0.1), ONES, method="heun_euler")
+    for field in fitting:
+        found = bench.solve(field, (0.0, 0.1), ONES, method="heun_euler")
+        assert np.array_equal(bench.get(found.ys), bench.get(expected.ys))
 
 
 @pytest.mark.parametrize("field", [None, 1.0, "decay", ONES])
@@ -141,96 +243,6 @@ def test_args_of_another_structure_than_the_field_reads(
 def test_args_that_are_no_arrays(bench: Bench, args: Any) -> None:
     message = refusal(lambda: bench.face.solve(damped, (0.0, 1.0), bench.to(ONES), args), TypeError)
     assert "args" in message
-
-
-def test_fields_of_another_signature(bench: Bench) -> None:
-    for field in (lambda t, y: -y, lambda t, y, args, more: -y):
-        with pytest.raises(TypeError, match=r"argument|args"):
-            bench.solve(field, (0.0, 1.0), ONES)
-
-
-# Arrays of two frameworks
-
-FOREIGN = {
-    "reference": {"torch.Tensor": torch.ones(2), "jaxlib": jnp.ones(2)},
-    "numba": {"torch.Tensor": torch.ones(2), "jaxlib": jnp.ones(2)},
-    "torch": {"numpy.ndarray": np.ones(2), "jaxlib": jnp.ones(2)},
-    "jax": {"torch.Tensor": torch.ones(2)},
-}
-"""JAX takes NumPy arrays over, as ``jax.numpy`` does."""
-
-
-def test_arrays_of_another_framework_are_refused(bench: Bench) -> None:
-    def ask(y0: Any = ONES, args: Any = None, **options: Any) -> Callable[[], Any]:
-        own = bench.to(y0) if y0 is ONES else y0
-        return lambda: bench.face.solve(untouched, (0.0, 1.0), own, args, **options)
-
-    for kind, array in FOREIGN[bench.name].items():
-        for name, call in {
-            "y0": ask(array),
-            "y0['a']": ask({"a": array, "b": bench.to(ONES)}),
-            "args": ask(args=array),
-            "args[1]": ask(args=(bench.to(ONES), array)),
-        }.items():
-            message = refusal(call, TypeError)
-            assert f"expected {name} to be" in message
-            assert kind in message
-        if not isinstance(array, np.ndarray):  # times and tolerances are host numbers anyway
-            for name, call in {
-                "t_eval": ask(t_eval=array),
-                "rtol": ask(rtol=array[0]),
-                "first_step": ask(first_step=array[0]),
-            }.items():
-                message = refusal(call, TypeError)
-                assert f"in {name}" in message or f"for {name}" in message
-                assert kind in message
-
-
-def test_results_of_another_framework_are_refused(bench: Bench) -> None:
-    for kind, array in FOREIGN[bench.name].items():
-        message = refusal(
-            lambda array=array: bench.solve(lambda t, y, args: array, (0.0, 1.0), ONES), TypeError
-        )
-        assert "expected the field to return" in message
-        assert kind in message
-
-
-@pytest.mark.parametrize("name", ["numba", "torch", "jax"])
-def test_fields_that_compute_with_another_framework_are_refused(name: str) -> None:
-    bench = bench_of(name)
-    for array in FOREIGN[name].values():
-        with pytest.raises(TypeError):
-            bench.solve(lambda t, y, args, array=array: array * y, (0.0, 1.0), ONES)
-
-
-@pytest.mark.parametrize("name", ["reference", "numba", "jax"])
-def test_modules_of_torch_are_for_its_face(name: str) -> None:
-    bench, module = bench_of(name), torch.nn.Linear(2, 2, dtype=torch.float64)
-    to = "jax" if name == "jax" else "numpy"
-    for equation, options in (
-        (module, {}),
-        (ndereg.Flow(module), {}),
-        (ndereg.SDE(module, untouched, noise="diagonal"), {"key": 0}),
-        (ndereg.SDE(untouched, module, noise="diagonal"), {"key": 0}),
-        (ndereg.UnderdampedLangevin(module, 1.0, 1.0), {"key": 0}),
-    ):
-        y0 = (ONES, ONES) if isinstance(equation, ndereg.UnderdampedLangevin) else ONES
-        y0 = (SAMPLES[:, :2], np.zeros(2)) if isinstance(equation, ndereg.Flow) else y0
-        message = refusal(
-            lambda e=equation, y=y0, o=options: bench.solve(e, (0.0, 1.0), y, **o), TypeError
-        )
-        assert "received the torch.nn.Module Linear" in message
-        assert (
-            f"ndereg.port(module, to='{to}'), then solve(model, t_span, y0, model.params" in message
-        )
-
-
-def test_the_advice_on_modules_works() -> None:
-    module = torch.nn.Linear(2, 2, dtype=torch.float64)
-    model = ndereg.port(module, to="numpy")
-    expected = bench_of("torch").solve(module, (0.0, 1.0), ONES).ys.detach()
-    found = bench_of("reference").face.solve(model, (0.0, 1.0), ONES, model.params).ys
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 # Compiled fields

@@ -9,6 +9,7 @@ import numpy as np
 
 from ndereg import ops
 from ndereg.backends.base import Array, Backend, Layout
+from ndereg.backends.foreign import MIXED, is_mixed
 from ndereg.structure import Structure, check_leaves, flatten
 
 _ARRAYS = {"torch": "PyTorch tensors", "jax": "JAX arrays"}
@@ -149,8 +150,13 @@ def checked_leaves(
 def note_call(error: Exception, layout: Any, args_structure: Structure) -> None:
     """Note on an error of the field what the field was called with, unless it is noted already.
 
+    Where frameworks were mixed it is noted, too.
+
+
     ``layout`` has the ``structure`` and the ``shapes`` of the state.
     """
+    if is_mixed(error) and MIXED not in getattr(error, "__notes__", ()):
+        error.add_note(MIXED)
     call = "The field was called as f(t, y, args) with "
     if not any(note.startswith(call) for note in getattr(error, "__notes__", ())):
         shapes = ", ".join(map(str, layout.shapes))

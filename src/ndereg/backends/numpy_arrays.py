@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from ndereg.backends.base import Problem
+from ndereg.backends.foreign import Expectation
 from ndereg.backends.tracing import TracedDerivatives
+
+_EXPECTED = Expectation(
+    "a NumPy array",
+    "numpy.asarray",
+    "a dict of the arrays in it, by which the field is then differentiated (what a closure holds "
+    "is a constant), or model = ndereg.port(module, to='numpy') for a module of a framework, then "
+    "solve(model, t_span, y0, model.params)",
+)
 
 
 @cache
@@ -48,11 +57,7 @@ class NumpyArrays:
             return np.asarray(float(value))
         if isinstance(value, numbers.Complex):
             return np.asarray(complex(value))
-        received = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise TypeError(
-            f"expected {what} to be a NumPy array, received {received}; try numpy.asarray({what}), "
-            "or the face of ndereg for the framework the array belongs to"
-        )
+        raise _EXPECTED.refusal(value, what, callable(value))
 
     def dtype(self, array: Any) -> str:
         """Plain dtype name."""

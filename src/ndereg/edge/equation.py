@@ -70,6 +70,12 @@ def split(backend: Backend, field: Any) -> tuple[Any, Equation | None]:
     return field.drift, field
 
 
+def named(equation: Equation) -> tuple[str, str]:
+    """What the function beside the noise is called, and the state that it takes."""
+    langevin = isinstance(equation, UnderdampedLangevin)
+    return ("grad_potential", "x") if langevin else ("drift", "y")
+
+
 def _differentiable(backend: Backend, converted: ConvertedDrift) -> ConvertedDrift:
     """A drift in the other calculus, with the derivatives of the backend.
 
@@ -84,7 +90,7 @@ def _differentiable(backend: Backend, converted: ConvertedDrift) -> ConvertedDri
             "expected a backend with derivatives for SDE.converted(...), received "
             f"{own.name!r}; try one of those that ndereg brings"
         )
-    refuse_no_field(converted.drift, "field")
+    refuse_no_field(converted.drift, "drift")
     refuse_foreign_module(backend, converted.drift, "the field")
     for function in (converted.drift, converted.diffusion):
         if is_compiled(function) or getattr(function, "in_place", False):  # type: ignore[arg-type]
@@ -167,6 +173,8 @@ def outline(
         return None
     if isinstance(equation, SDE):
         refuse_foreign_module(backend, equation.diffusion, "the diffusion")
+        if equation.diffusion is not None:
+            refuse_no_field(equation.diffusion, "diffusion")
     if isinstance(equation, UnderdampedLangevin):
         part = _position(equation, layout)
         return Outline(part, Noise("langevin", "ito", "diagonal"), part.entries, part)

@@ -14,7 +14,13 @@ from ndereg.backends.pairs import paired
 from ndereg.backends.steering import steered
 from ndereg.catalogue.serving import DEFAULT_METHOD, DefaultMethod, default_method
 from ndereg.edge.arrays import flat_args, flat_state, refuse_compiled
-from ndereg.edge.equation import driven, outline, refuse_foreign_module, split
+from ndereg.edge.equation import (
+    driven,
+    named,
+    outline,
+    refuse_foreign_module,
+    split,
+)
 from ndereg.edge.options import Settled, settled
 from ndereg.edge.path import plain_key
 from ndereg.edge.scalars import most_steps, size_of_first_step, tolerances
@@ -58,7 +64,7 @@ def prepare(
     """
     flow = field if isinstance(field, Flow) else None
     field, equation = split(backend, field if flow is None else flow.field)
-    refuse_no_field(field, "field")
+    refuse_no_field(field, *(("field", "y") if equation is None else named(equation)))
     field, args = resolve(field, args)
     if type(field) is not FunctionType:
         refuse_foreign_module(backend, field, "the field")

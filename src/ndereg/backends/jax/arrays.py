@@ -12,11 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from ndereg.backends.base import Result
+from ndereg.backends.foreign import Expectation
 from ndereg.backends.jax import clock
 from ndereg.backends.jax.brownian import words_of
 from ndereg.backends.jax.derivatives import JaxDerivatives
 from ndereg.plan.brownian import Grid
 from ndereg.spec.status import Status
+
+_EXPECTED = Expectation(
+    "a JAX or NumPy array",
+    "jax.numpy.asarray",
+    "closing over it, field = lambda t, y, args: module(t, y), which jax.grad differentiates as "
+    "any closure, or a dict of the arrays in it, which solve_vjp differentiates by, too",
+)
 
 
 class JaxArrays:
@@ -39,11 +47,8 @@ class JaxArrays:
             return jnp.asarray(value)
         if isinstance(value, numbers.Number):
             return jnp.asarray(value)
-        received = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise TypeError(
-            f"expected {what} to be a JAX or NumPy array, received {received}; try "
-            f"jax.numpy.asarray({what}), or the face of ndereg for the framework it belongs to"
-        )
+        holds_arrays = callable(value) or not jax.tree_util.all_leaves([value])
+        raise _EXPECTED.refusal(value, what, holds_arrays)
 
     def dtype(self, array: Any) -> str:
         """Plain dtype name."""

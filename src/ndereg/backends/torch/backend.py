@@ -12,6 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from ndereg.backends.base import NO_TIME_GRADIENT, Problem, Result
+from ndereg.backends.foreign import Expectation
 from ndereg.backends.host.local import ExtraStep, local_runners
 from ndereg.backends.host.loop import Keeping, Tape, integrate, open_tape
 from ndereg.backends.interpreter import Runners
@@ -40,6 +41,13 @@ _NAMES = {
     )
 }  # fmt: skip
 
+_EXPECTED = Expectation(
+    "a torch.Tensor",
+    "torch.as_tensor",
+    "closing over it, field = lambda t, y, args: module(t, y), which backward() differentiates as "
+    "any closure, or dict(module.named_parameters()) as args and torch.func.functional_call in the "
+    "field, which solve_vjp differentiates by, too",
+)
 
 KEPT_BYTES = 2**26
 """Room for what the forward pass of a gradient keeps of its steps; beyond it, the reverse pass
@@ -84,11 +92,7 @@ class TorchBackend:
         if isinstance(value, numbers.Number):
             kind = {bool: torch.bool, int: torch.int64, complex: torch.complex128}
             return torch.tensor(value, dtype=kind.get(type(value), torch.float64))
-        received = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise TypeError(
-            f"expected {what} to be a torch.Tensor, received {received}; try "
-            f"torch.as_tensor({what}), or the face of ndereg for the framework the array belongs to"
-        )
+        raise _EXPECTED.refusal(value, what, callable(value))
 
     def dtype(self, array: torch.Tensor) -> str:
         """Plain dtype name."""
