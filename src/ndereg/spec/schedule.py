@@ -61,7 +61,8 @@ class ExponentialDecay:
         """Weight at ``step``."""
         share = step / self.steps
         progress = 0.5 * (abs(share) - abs(share - 1.0) + 1.0)  # between 0 and 1
-        return self.start ** (1.0 - progress) * self.end**progress
+        weight: float = self.start ** (1.0 - progress) * self.end**progress
+        return weight
 
 
 @dataclass(frozen=True)
