@@ -436,6 +436,8 @@ class Result:
     penalty : array (B,), real dtype of the state
     nfev, nsteps, naccept, status : integer arrays (B,)
     steps : None or tuple of (attempts, B) arrays t, h, error, stiffness, accepted
+    t : array (B,) or None
+        How far each sample came; None where the backend does not say.
     picked : object or None
         Between parts of a backend: one of the steps, where a local regularizer asks for one.
     """
@@ -447,6 +449,7 @@ class Result:
     naccept: Array
     status: Array
     steps: tuple[Array, ...] | None = None
+    t: Array | None = None
     picked: Any = None
 
 

@@ -60,11 +60,14 @@ class SolveError(RuntimeError):
     ----------
     status : Status
         The failure (of the first failing sample).
+    t : float or None
+        How far that sample came, where it is known.
     """
 
-    def __init__(self, status: Status, detail: str = "") -> None:
+    def __init__(self, status: Status, detail: str = "", t: float | None = None) -> None:
+        place = "" if t is None else f" at t={t:.6g}"
         super().__init__(
-            f"{status.name}: {status.message}{detail}. Pass throw=False to get the "
+            f"{status.name}{place}: {status.message}{detail}. Pass throw=False to get the "
             "partial solution with its status instead."
         )
-        self.status = status
+        self.status, self.t = status, t

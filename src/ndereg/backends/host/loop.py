@@ -282,5 +282,6 @@ class _Loop:
             naccept=machine.counter(self.naccept),
             status=machine.counter(self.status),
             steps=steps,
+            t=self.t,
             picked=self.picked,
         )

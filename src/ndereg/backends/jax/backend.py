@@ -185,6 +185,7 @@ def _result(found: dict[str, Any], joint: bool) -> Result:
         naccept=naccept,
         status=status,
         steps=_trimmed(found["steps"], nsteps) if "steps" in found else None,
+        t=found.get("t"),
     )
 
 

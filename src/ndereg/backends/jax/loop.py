@@ -236,6 +236,7 @@ class Loop:
         counts = (nfev, carry["attempts"], carry["naccept"], carry["status"])
         result = {
             "ys": rows.split(ys),
+            "t": rows.split(sum(part[:, 0] for part in time_of(carry))),
             "penalty": rows.split(machine.full(penalty)[:, 0].astype(machine.real)),
             "counts": jnp.stack([rows.split(c[:, 0].astype(jnp.int32)) for c in counts], -2),
         }

@@ -22,7 +22,7 @@ from ndereg.backends.numba.threads import in_threads, thread_count
 from ndereg.spec.adjoint import Discrete
 from ndereg.spec.status import Status
 
-_PENALTY = INFO.index("penalty")
+_PENALTY, _T_END = INFO.index("penalty"), INFO.index("t_end")
 
 
 class Routine:
@@ -267,7 +267,7 @@ class Run:
             picked = Start(t, self.ys[:, -1], row, h)
         ys = self.ys[:, 0] if self.problem.t_eval is None else self.ys[:, : self.times]
         penalty = info[:, _PENALTY].astype(routine.real_dtype)
-        return Result(ys, penalty, nfev, nsteps, naccept, status, steps, picked)
+        return Result(ys, penalty, nfev, nsteps, naccept, status, steps, info[:, _T_END], picked)
 
 
 class EnsembleRun(Run):
