@@ -301,7 +301,7 @@ def _present(backend: Backend, problem: Problem, result: Result, throw: bool) ->
             result = backend.mark_failures(result)
     elif (int(status[0]) != _SUCCESS) if joint else (status != _SUCCESS).any():
         if throw:
-            _raise_failures(backend, problem, status)
+            _raise_failures(backend, problem, result, status)
         if problem.t_eval is None:
             result = _unreached(backend, problem.layout, result, status)
     problem, result = contracted(backend, problem, result)
@@ -367,7 +367,7 @@ def _not_finite(backend: Backend, problem: Problem) -> str:
     return f". {', '.join(bad)} {verb} not finite as given to the solve"
 
 
-def _raise_failures(backend: Backend, problem: Problem, status: Any) -> None:
+def _raise_failures(backend: Backend, problem: Problem, result: Result, status: Any) -> None:
     failed = np.flatnonzero(status != _SUCCESS)
     found, detail = Status(int(status[failed[0]])), ""
     if problem.layout.batch is not None:
@@ -376,4 +376,5 @@ def _raise_failures(backend: Backend, problem: Problem, status: Any) -> None:
         detail += _resolution(problem)
     if found is Status.NON_FINITE:
         detail += _not_finite(backend, problem)
-    raise SolveError(found, detail)
+    came = None if result.t is None else np.ravel(backend.concrete(result.t))
+    raise SolveError(found, detail, None if came is None else float(came[failed[0]]))

@@ -170,7 +170,10 @@ def test_failures_are_raised(bench: Bench, given: Any, options: Any, status: Sta
     with pytest.raises(ndereg.SolveError, match=status.name) as caught:
         joint(bench, args=given, throw=True, **options)
     assert caught.value.status is status
-    assert status.message in str(caught.value)
+    sol = joint(bench, args=given, **options)
+    came = np.sum(bench.get(sol.steps.h) * bench.get(sol.steps.accepted))
+    assert caught.value.t == pytest.approx(came, rel=1e-6)
+    assert f"{status.name} at t={caught.value.t:.6g}: {status.message}" in str(caught.value)
     assert "throw=False" in str(caught.value)
 
 
@@ -273,6 +276,7 @@ def test_failing_samples_are_raised(bench: Bench) -> None:
     with pytest.raises(ndereg.SolveError, match="3 of 5 samples failed, the first is 0") as caught:
         samples(bench, throw=True)
     assert caught.value.status in STATUSES[0]
+    assert caught.value.t is not None and 0.0 <= caught.value.t < 2.0
 
 
 def test_samples_without_time_to_pass(bench: Bench) -> None:
