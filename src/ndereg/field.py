@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from inspect import CO_VARARGS, CO_VARKEYWORDS
+from inspect import CO_VARARGS, CO_VARKEYWORDS, getattr_static
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -110,9 +110,9 @@ def _called(function: Any) -> tuple[FunctionType | None, int]:
     bound = 1
     if kind is MethodType:
         called = function.__func__
-    elif kind is partial and not function.keywords:
-        called, bound = function.func, len(function.args)
-    elif type(kind.__call__) is FunctionType:
+    elif kind is partial:  # what its keywords leave open is not looked at
+        called, bound = None if function.keywords else function.func, len(function.args)
+    elif type(getattr_static(kind, "__call__")) is FunctionType:
         called = kind.__call__
         flags = called.__code__.co_flags
         if flags & CO_VARARGS and flags & CO_VARKEYWORDS:  # a decorator that hands all on

@@ -376,5 +376,5 @@ def _raise_failures(backend: Backend, problem: Problem, result: Result, status: 
         detail += _resolution(problem)
     if found is Status.NON_FINITE:
         detail += _not_finite(backend, problem)
-    came = None if result.t is None else np.ravel(backend.concrete(result.t))
-    raise SolveError(found, detail, None if came is None else float(came[failed[0]]))
+    came = None if result.t is None else backend.concrete(result.t)  # which JAX may trace
+    raise SolveError(found, detail, None if came is None else float(np.ravel(came)[failed[0]]))

@@ -17,8 +17,12 @@ import ndereg
 import ndereg.numpy as nde
 from ndereg import ops
 from ndereg.backends.draws import uniform
+from ndereg.backends.host.floats import FloatMachine
+from ndereg.backends.interpreter import Runner
 from ndereg.models.mlp import MLP
 from ndereg.models.parameters import map_leaves
+from ndereg.plan.local import pick_program
+from ndereg.spec.spec import LocalStep
 from ndereg.structure import flatten
 from ndereg.testing.strategies import fields
 
@@ -55,7 +59,9 @@ CASES: dict[str, dict[str, Any]] = {
         "regularizer": local("biased"), "batch": "independent", "adjoint": "backsolve",
         "t_eval": [0.3, 0.9, 2.0],
     },
-    "joint, its own, through the state": {"regularizer": local("unbiased", True, "own")},
+    "joint, its own, through the state, beside a global one": {
+        "regularizer": ERROR + 2.0 * local("unbiased", True, "own"),
+    },
     "independent biased, its own": {
         "regularizer": local("biased", step="own"), "batch": "independent",
     },
@@ -226,6 +232,17 @@ def test_an_own_step_is_the_one_that_covers_the_time(
     # it is no longer searched for a first size
     alone = bench.solve(field, span, Y0, ARGS, **{**options, "regularizer": None})
     assert np.all(bench.get(sol.stats.nfev) - bench.get(alone.stats.nfev) == 1 + 3)
+
+
+def test_a_share_that_is_rounded_to_one_is_covered() -> None:
+    program = pick_program(LocalStep((), step="own"))
+    assert program is not None
+    runner, control = Runner(program), FloatMachine()
+    values = {"accept": True, "span": 2.0, "direction": -1.0, "remaining": -0.5, "h": -0.5}
+    assert runner(control, {**values, "uniform": 1.0}) == {"pick": True, "uniform": 2.0}
+    assert not runner(control, {**values, "uniform": 2.0})["pick"]  # picked before
+    assert not runner(control, {**values, "uniform": 1.0, "h": -0.4})["pick"]
+    assert not runner(control, {**values, "uniform": 1.0, "accept": False})["pick"]
 
 
 @pytest.mark.parametrize("sampling", ["unbiased", "biased"])

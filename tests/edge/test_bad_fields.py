@@ -109,6 +109,16 @@ SIGNATURES: dict[str, tuple[Any, str, str]] = {
 }  # fmt: skip
 
 
+class Static:
+    @staticmethod
+    def __call__(t: Any, y: Any, args: Any) -> Any:
+        return -y
+
+
+def weighed(t: Any, y: Any, args: Any, w: float) -> Any:
+    return -w * y
+
+
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures_are_refused_alike(name: str) -> None:
     field, what, advice = SIGNATURES[name]
@@ -127,7 +137,8 @@ def test_signatures_that_fit_are_taken(bench: Bench) -> None:
         lambda t, y, args, scale=2.0: -y, lambda *given, scale=2.0: -given[1],
         lambda t, y, *rest: -y, lambda t, y=None, args=None: -y, Called().fits, wrapper,
         partial(lambda w, t, y, args: -w * y, 1.0),
-        partial(lambda t, y, args, w: -w * y, w=1.0),
+        partial(lambda t, y, args, w: -w * y, w=1.0), Static(),
+        functools.update_wrapper(partial(weighed, w=1.0), weighed),
     ]  # fmt: skip
     expected = bench.solve(lambda t, y, args: -y, (0.0, 0.1), ONES, method="heun_euler")
     for field in fitting:

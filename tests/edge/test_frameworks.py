@@ -200,3 +200,10 @@ def test_other_errors_say_nothing_of_frameworks(bench: Bench) -> None:
     with pytest.raises((TypeError, ValueError, RuntimeError)) as caught:
         bench.solve(lambda t, y, args: y @ ops.reshape(y, (1, 2)), (0.0, 1.0), ONES)
     assert MIXED not in getattr(caught.value, "__notes__", ())
+
+
+def test_a_number_belongs_to_no_framework() -> None:
+    bench = bench_of("torch")
+    with pytest.raises(TypeError, match="must be Tensor, not float") as caught:
+        bench.solve(lambda t, y, args: torch.sin(2.0) * y, (0.0, 1.0), ONES)  # type: ignore[arg-type]
+    assert MIXED not in caught.value.__notes__

@@ -276,7 +276,12 @@ def test_failing_samples_are_raised(bench: Bench) -> None:
     with pytest.raises(ndereg.SolveError, match="3 of 5 samples failed, the first is 0") as caught:
         samples(bench, throw=True)
     assert caught.value.status in STATUSES[0]
-    assert caught.value.t is not None and 0.0 <= caught.value.t < 2.0
+    some, options = only([1, 0, 4]), {"record": True, "max_steps": 300}
+    with pytest.raises(ndereg.SolveError, match="the first is 1") as caught:
+        samples(bench, *some, throw=True, **options)
+    sol = samples(bench, *some, **options)
+    h, accepted = bench.get(sol.steps.h)[:, 1], bench.get(sol.steps.accepted)[:, 1]
+    assert caught.value.t == pytest.approx(np.sum(h[accepted]), rel=1e-6)
 
 
 def test_samples_without_time_to_pass(bench: Bench) -> None:

@@ -178,7 +178,9 @@ def test_a_local_regularizer_takes_its_step_along_the_path(reference: Solver) ->
             close(left, right, 1e-9)
 
 
-@pytest.mark.parametrize("backend", ["reference", "numba", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["reference", "numba", "torch", pytest.param("jax", marks=pytest.mark.slow)]
+)
 def test_an_own_step_is_taken_along_the_same_noise(backend: str) -> None:
     penalty = ndereg.Local(ndereg.ErrorEstimate(), step="own")
     options: dict[str, Any] = {

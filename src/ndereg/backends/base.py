@@ -436,7 +436,7 @@ class Result:
     penalty : array (B,), real dtype of the state
     nfev, nsteps, naccept, status : integer arrays (B,)
     steps : None or tuple of (attempts, B) arrays t, h, error, stiffness, accepted
-    t : array (B,) or None
+    t : float, array with an entry a sample, or None
         How far each sample came; None where the backend does not say.
     picked : object or None
         Between parts of a backend: one of the steps, where a local regularizer asks for one.

@@ -152,7 +152,6 @@ def note_call(error: Exception, layout: Any, args_structure: Structure) -> None:
 
     Where frameworks were mixed it is noted, too.
 
-
     ``layout`` has the ``structure`` and the ``shapes`` of the state.
     """
     if is_mixed(error) and MIXED not in getattr(error, "__notes__", ()):

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _MIXED = re.compile(
-    r"must be Tensor, not|"  # functions of PyTorch, on any other array
+    r"must be Tensor, not (?!float|int|bool|complex|list|tuple|NoneType)|"  # those of PyTorch
     r"is not a valid JAX type|as a JAX value|as an abstract array|"  # those of JAX
     r"numpy\(\) on Tensor|device type tensor to numpy|"  # those of NumPy
     r"__array__\(\) was called on traced|"
@@ -25,7 +25,7 @@ def is_mixed(error: Exception) -> bool:
 
     Examples
     --------
-    >>> is_mixed(TypeError("tanh(): argument 'input' (position 1) must be Tensor, not list"))
+    >>> is_mixed(TypeError("tanh(): argument 'input' (position 1) must be Tensor, not ndarray"))
     True
     """
     return _MIXED.search(str(error)) is not None

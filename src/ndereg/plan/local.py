@@ -99,13 +99,16 @@ def pick_program(local: LocalStep) -> Program | None:
 
 
 def _covering_step() -> Program:
-    """The accepted step within which the share ``uniform`` of the ``span`` is passed."""
+    """The accepted step within which the share ``uniform`` of the ``span`` is passed.
+
+    A share of 1, as single precision may round one to, is covered by the last step.
+    """
     builder = Builder()
     accept = builder.input("accept", "flag")
     uniform = builder.input("uniform", "scalar")
     span, direction = builder.input("span", "scalar"), builder.input("direction", "scalar")
     left = (builder.input("remaining", "scalar") - builder.input("h", "scalar")) * direction
-    pick = accept & (left < (1.0 - uniform) * span)
+    pick = accept & (left <= (1.0 - uniform) * span)
     # no later step passes what is behind the start
     return builder.program("pick", {"pick": pick, "uniform": where(pick, 2.0, uniform)})
 

@@ -25,9 +25,9 @@ def first_program(
     """``(t, y) -> (status, h, k1)``.
 
     The first step size ``h`` (signed) is with ``automatic`` that of Hairer, Norsett, Wanner I,
-    section II.4, from two evaluations of the field; with ``own`` the ``size`` of a step
-    that was taken before; otherwise it is the one given, or without one the constant
-    step. It exceeds neither the span nor ``dt_max``. ``carried`` hands on the first stage. A
+    section II.4, from two evaluations of the field; with ``own`` the ``size`` of a step that was
+    taken before; otherwise it is the one given, or without one the constant step. One that is
+    chosen exceeds neither the span nor ``dt_max``. ``carried`` hands on the first stage. A
     non-finite state or field at the start is ``NON_FINITE`` at once: with ``adaptive`` steps the
     field is evaluated for that alone, rather than a first step shrunk a thousandfold; a constant
     step ends there anyway.

@@ -172,10 +172,28 @@ def test_forward_mode_is_refused(function):
 
 
 def test_errors_of_a_field_under_grad_come_through():
-    """They are none of the derivative."""
+    """They are none of the derivative, not even one without words in a rule of its own."""
+
+    @jax.custom_vjp
+    def square(y):
+        return y * y
+
+    def pull(kept, bar):
+        assert kept is not None
+
+    square.defvjp(lambda y: (square(y), None), pull)
 
     def field(t, y, args):
-        raise AssertionError("mine")
+        return square(y)
 
-    with pytest.raises(AssertionError, match="mine"):
-        jax.grad(lambda y: jnp.sum(nde.solve(field, (0.0, 1.0), y).ys))(jnp.ones(2))
+    with pytest.raises(AssertionError):
+        jax.grad(lambda y: jnp.sum(nde.solve(field, (0.0, 1.0), y).ys))(jnp.ones(2) / 4)
+
+
+def test_a_failing_solve_is_raised_under_grad():
+    """Outside of ``jit`` its status is known, though how far it came is traced."""
+    with pytest.raises(ndereg.SolveError, match="MAX_STEPS") as caught:
+        jax.grad(lambda y: jnp.sum(nde.solve(spring, SPAN, y, parameters(), max_steps=2).ys))(
+            jnp.asarray(Y0)
+        )
+    assert caught.value.status is ndereg.Status.MAX_STEPS

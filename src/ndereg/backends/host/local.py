@@ -33,7 +33,7 @@ class Start:
     t : control scalar
     y : array (B, n)
     row, h : control scalar or None
-        Of a step of the solve its row of the tape and its size.
+        Of a step of the solve: its row of the tape, and its size.
     """
 
     t: Any

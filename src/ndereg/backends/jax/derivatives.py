@@ -91,9 +91,18 @@ def refuse_derivative(error: Exception) -> None:
             "expected derivatives of a solve in reverse mode, received a request for forward mode "
             "(jax.jvp, jax.jacfwd); try jax.grad, jax.vjp or jax.jacrev"
         ) from error
-    batched = isinstance(error, AssertionError) and not said
+    batched = isinstance(error, AssertionError) and not said and _of_jax(error)
     if batched or "Linearization failed to produce known values" in said:
         raise ValueError(
             "expected first derivatives of a solve only, received a request for second ones; try "
             "jax.lax.stop_gradient on the first ones, or solving the variational equations"
         ) from error
+
+
+def _of_jax(error: Exception) -> bool:
+    """Whether an error was raised by code of JAX."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return str(module).partition(".")[0] in ("jax", "jaxlib")

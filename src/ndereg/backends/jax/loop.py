@@ -166,8 +166,8 @@ class Loop:
         }
         row = carry["row"]
         if self.spec.terms:
-            values = {**scalars, **step, "accept": accept, "row": row.astype(machine.control)}
-            new_scalars |= self.runners.accumulate(machine, values)
+            measured = {**scalars, **step, "accept": accept, "row": row.astype(machine.control)}
+            new_scalars |= self.runners.accumulate(machine, measured)
         states = self.states.accepted(accept, carry["states"], step["y1"], step.get("k_next"))
         new = {**carry, "states": states, "row": row + jnp.any(accept)}
         if self.runners.plan.pick is not None:
@@ -236,7 +236,7 @@ class Loop:
         counts = (nfev, carry["attempts"], carry["naccept"], carry["status"])
         result = {
             "ys": rows.split(ys),
-            "t": rows.split(sum(part[:, 0] for part in time_of(carry))),
+            "t": rows.split(clock.rounded(time_of(carry), machine.control)[:, 0]),
             "penalty": rows.split(machine.full(penalty)[:, 0].astype(machine.real)),
             "counts": jnp.stack([rows.split(c[:, 0].astype(jnp.int32)) for c in counts], -2),
         }
