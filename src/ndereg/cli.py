@@ -318,7 +318,8 @@ def _results(session: Any, console: Any, quiet: bool) -> Any:
     from ndereg.experiments.training import Listener
 
     if isinstance(session, StudySession):
-        return session.compute(*(() if quiet else (console.print,)))
+        said = {} if quiet else {"say": console.print}
+        return session.compute(**said, warn=console.print)
     length, asked = session.check(), session.settings.steps
     if asked not in (None, length.steps) and not quiet:
         typer.echo(

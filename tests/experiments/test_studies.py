@@ -17,7 +17,14 @@ from ndereg.cli import app
 from ndereg.experiments import STUDIES, experiment, lookup
 from ndereg.experiments.cir import END, Path, drift_implicit, hosts, solve, wanted
 from ndereg.experiments.collection import collect, command
-from ndereg.experiments.langevin import DEVIATION, ENTRIES, gradient, held, potential
+from ndereg.experiments.langevin import (
+    DEVIATION,
+    ENTRIES,
+    Langevin,
+    gradient,
+    held,
+    potential,
+)
 from ndereg.experiments.results_page import page, read_results, write_results
 from ndereg.experiments.sampling import effective_samples, figures_of_funnel
 from ndereg.experiments.study import Column, Outcome, double
@@ -107,7 +114,7 @@ def test_a_folder_of_a_study(folder):
 def test_the_command_of_a_study_is_one(folder, tmp_path, monkeypatch):
     """What the command line makes of it is the configuration that it was made of."""
     created = []
-    monkeypatch.setattr(StudySession, "compute", lambda self, *a: created.append(self) or [])
+    monkeypatch.setattr(StudySession, "compute", lambda self, **said: created.append(self) or [])
     config = json.loads((folder / "config.json").read_text())
     words = shlex.split(command(config))
     assert words[:3] == ["ndereg", "compare", "langevin"] and "samples=4" in words
@@ -197,7 +204,7 @@ def test_a_row_without_its_package_is_left_out_with_a_sentence(tmp_path, monkeyp
     )
     said = []
     with pytest.raises(ValueError, match="numpyro is not installed"):
-        session(tmp_path / "a", rows=("nuts",)).compute(said.append)
+        session(tmp_path / "a", rows=("nuts",)).compute(warn=said.append)
     assert said == ["nuts is left out: numpyro is not installed; try pip install numpyro"]
     assert not (tmp_path / "a").exists()
 
@@ -396,3 +403,15 @@ def test_backends_sample_alike():
         assert found[0].values[name] == pytest.approx(found[1].values[name], rel=1e-6)
     y, z = (solve(hosts, 1.5, paths(4, 0, b), 0.25, True)[0] for b in ("numpy", "torch"))
     np.testing.assert_allclose(y, z, rtol=1e-9)
+
+
+def test_a_row_that_is_left_out_is_named_to_the_quiet_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Langevin, "absent", lambda self, row: f"{row} is left out" if row == "nuts" else None
+    )
+    options = ["--preset", "quick", "--rows", "align,nuts", "--set", "samples=4", "--paths", "4"]
+    result = CliRunner().invoke(
+        app, ["compare", "langevin", *options, "--quiet", "--out", str(tmp_path / "a")]
+    )
+    assert result.exit_code == 0, result.output
+    assert "nuts is left out" in result.output

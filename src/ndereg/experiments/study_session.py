@@ -26,8 +26,14 @@ class StudySession(Session):
         """Return the finished rows."""
         return [Outcome(**written) for written in self.folder.read_results()]
 
-    def compute(self, say: Callable[[str], None] = lambda text: None) -> list[Outcome]:
+    def compute(
+        self,
+        say: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> list[Outcome]:
         """Compute what is not computed yet, write the report, return all outcomes.
+
+        ``say`` is told of every row, ``warn`` of those that are left out.
 
         Raises
         ------
@@ -40,7 +46,7 @@ class StudySession(Session):
         finished = {(outcome.row, outcome.seed) for outcome in outcomes}
         absent = {row: why for row in self.settings.rows if (why := self.recipe.absent(row))}
         for why in absent.values():
-            say(why)
+            warn(why)
         rows = [row for row in self.settings.rows if row not in absent]
         if not rows:
             raise ValueError(
