@@ -210,6 +210,8 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
     row = call("train", "digits", "--regularizer", "error", "--out", out, "--resume", "--quiet")
     assert row.exit_code == 2
     assert "regularizers is ('none',)" in row.output
+    preset = call("train", "digits", "--preset", "quick", "--out", out, "--resume", "--quiet")
+    assert preset.exit_code == 2 and "expected the preset of" in preset.output
     other = call("train", "digits", "--epochs", 2, "--out", out, "--resume", "--quiet")
     assert other.exit_code == 2
     assert "epochs is 1" in other.output

@@ -46,7 +46,10 @@ Regularizer = Annotated[
 ]
 Backend = Annotated[str | None, typer.Option(help="numpy (default), torch or jax.")]
 Device = Annotated[str | None, _training(help="cpu (default) or, with torch and jax, cuda.")]
-Preset = Annotated[str, typer.Option(help="Named settings of the recipe; see below.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Named settings of the recipe; see below.", show_default="default"),
+]
 Method = Annotated[str | None, _training(help="Runge-Kutta method, such as tsit5.")]
 Rtol = Annotated[float | None, _training(help="Relative tolerance.")]
 Atol = Annotated[float | None, _training(help="Absolute tolerance.")]
@@ -135,7 +138,7 @@ def compare(
     regularizers: Regularizers = None,
     backend: Backend = None,
     device: Device = None,
-    preset: Preset = "default",
+    preset: Preset = None,
     method: Method = None,
     rtol: Rtol = None,
     atol: Atol = None,
@@ -184,7 +187,7 @@ def train(
     regularizer: Regularizer = None,
     backend: Backend = None,
     device: Device = None,
-    preset: Preset = "default",
+    preset: Preset = None,
     method: Method = None,
     rtol: Rtol = None,
     atol: Atol = None,
@@ -288,10 +291,10 @@ def _session(command: str, options: dict[str, Any]) -> None:
         if resume:
             if out is None:
                 raise ValueError("--resume needs to know what to continue; try --out FOLDER")
-            session = kind.reopen(recipe, out, **chosen)
+            session = kind.reopen(recipe, out, preset, **chosen)
         else:
             out = out or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-            session = kind.create(recipe, out, preset, **chosen)
+            session = kind.create(recipe, out, preset or "default", **chosen)
         results = _results(session, console, quiet)
     except (Interrupted, KeyboardInterrupt) as stopped:
         where = str(stopped) or "at once"

@@ -19,6 +19,7 @@ _HEUN = (
     *(ours(framework, "stochastic_heun") for framework in FRAMEWORKS),
     compiled("stochastic_heun"), diffrax_peer("Heun", "stochastic_heun"),
     torchsde_peer("heun", "stochastic_heun"),
+    torchsde_peer("heun", "stochastic_heun", compiled=True),
 )  # fmt: skip
 _SPARK = (
     *(ours(framework, "spark") for framework in FRAMEWORKS), diffrax_peer("SPaRK", "spark"),
@@ -31,6 +32,7 @@ _REVERSIBLE = (
     compiled("reversible_heun"),
     diffrax_peer("ReversibleHeun", "reversible_heun"),
     torchsde_peer("reversible_heun", "reversible_heun"),
+    torchsde_peer("reversible_heun", "reversible_heun", compiled=True),
 )  # fmt: skip
 
 
@@ -46,8 +48,17 @@ def _targets(method: str, *peers: str) -> tuple[Target, ...]:
     if "torchsde heun" in peers:
         found = (*found, Target("torch", name, 0.4, "torchsde heun"))
         if method == "stochastic_heun":
-            found = (*found, Target("torch", f"{name}, compiled", 0.4, "torchsde heun"))
+            found = (*found, *_compiled(name, "torchsde heun"))
     return found
+
+
+def _compiled(name: str, peer: str) -> tuple[Target, Target]:
+    """The same of compiled fields, beside the peer as it is and with compiled fields as well."""
+    ours = f"{name}, compiled"
+    return (
+        Target("torch", ours, 0.4, peer),
+        Target("torch", ours, 0.4, f"{peer}, compiled"),
+    )
 
 
 _ALONG_HEUN = _targets("stochastic_heun", "diffrax Heun", "torchsde heun")
@@ -102,10 +113,8 @@ def networks() -> list[Part]:
 def pairs() -> list[Part]:
     """1,000 paths by the reversible Heun method, whose state is a pair."""
     job = Job(problems.geometric((1000, 1)), 0.01, dt=0.01, path="drawn")
-    beside = tuple(
-        Target("torch", f"ndereg reversible_heun{how}", 0.4, "torchsde reversible_heun")
-        for how in ("", ", compiled")
-    )
+    name, peer = "ndereg reversible_heun", "torchsde reversible_heun"
+    beside = (Target("torch", name, 0.4, peer), *_compiled(name, peer))
     targets = (*_targets("reversible_heun", "diffrax ReversibleHeun"), *beside)
     return [
         Part("100 constant steps, increments drawn", job, _REVERSIBLE, targets,

@@ -54,7 +54,9 @@ class Session:
         return cls(found, settings, RunFolder(path), preset)
 
     @classmethod
-    def reopen(cls, recipe: str, path: Path, **chosen: Any) -> Session:
+    def reopen(
+        cls, recipe: str, path: Path, preset: str | None = None, **chosen: Any
+    ) -> Session:
         """Continue in the folder of an earlier session, with its settings.
 
         Raises
@@ -67,8 +69,13 @@ class Session:
         if config["recipe"] != recipe:
             raise ValueError(f"{path} holds recipe {config['recipe']!r}, received {recipe!r}")
         found = experiment(recipe)
-        preset = config.get("preset", "default")
-        settings = found.settings(preset, **config["settings"])
+        began = config.get("preset", "default")
+        if preset not in (None, began):
+            raise ValueError(
+                f"expected the preset of {path}, {began!r}, received {preset!r}; leave --preset "
+                "out, or start anew with another --out"
+            )
+        settings = found.settings(began, **config["settings"])
         for name, value in chosen.items():
             kept = getattr(settings, name, None)
             if isinstance(kept, dict):  # of weights, those that are given count
@@ -78,7 +85,7 @@ class Session:
                     f"expected the settings of {path}, where {name} is {kept!r}, received "
                     f"{value!r}; leave it out, or start anew with another --out"
                 )
-        return cls(found, settings, folder, preset)
+        return cls(found, settings, folder, began)
 
     @property
     def runs(self) -> list[Run]:

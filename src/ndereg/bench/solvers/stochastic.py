@@ -218,7 +218,7 @@ def _whole(opened: Any, t0: float, t1: float, key: Any) -> Any:
     return getattr(found, "W", found)
 
 
-def _torchsde(method: str, job: Job) -> Prepared:
+def _torchsde(method: str, job: Job, compiled: bool = False) -> Prepared:
     import torch
     import torchsde
 
@@ -229,16 +229,19 @@ def _torchsde(method: str, job: Job) -> Prepared:
     problem = in_dtype(job.problem, job.dtype)
     y0, args, leaves = to_torch(problem, job.gradient, job.device)
     batch = y0 if y0.ndim > 1 else y0[None]
+    drift, diffusion = problem.field, problem.diffusion
+    assert diffusion is not None
+    if compiled:
+        drift, diffusion = torch.compile(drift), torch.compile(diffusion)
 
     class Equation(torch.nn.Module):
         noise_type, sde_type = "diagonal", "stratonovich"
 
         def f(self, t: Any, y: Any) -> Any:
-            return problem.field(t, y, args)
+            return drift(t, y, args)
 
         def g(self, t: Any, y: Any) -> Any:
-            assert problem.diffusion is not None
-            return problem.diffusion(t, y, args)
+            return diffusion(t, y, args)
 
     t0, t1 = problem.t_span
     times = torch.tensor([t0, t1], dtype=y0.dtype, device=y0.device)
@@ -285,6 +288,10 @@ def diffrax_peer(name: str, method: str) -> Solver:
     return Solver(f"diffrax {name}", "jax", method, partial(_diffrax, name, method))
 
 
-def torchsde_peer(method: str, tableau: str) -> Solver:
-    """A solver of torchsde; adaptive it halves its steps, which is another estimate."""
-    return Solver(f"torchsde {method}", "torch", tableau, partial(_torchsde, method))
+def torchsde_peer(method: str, tableau: str, compiled: bool = False) -> Solver:
+    """A solver of torchsde; adaptive it halves its steps, which is another estimate.
+
+    Compiled, its drift and diffusion are those that ``torch.compile`` made, as in :func:`compiled`.
+    """
+    name = f"torchsde {method}{', compiled' * compiled}"
+    return Solver(name, "torch", tableau, partial(_torchsde, method, compiled=compiled))
