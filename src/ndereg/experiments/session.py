@@ -54,9 +54,7 @@ class Session:
         return cls(found, settings, RunFolder(path), preset)
 
     @classmethod
-    def reopen(
-        cls, recipe: str, path: Path, preset: str | None = None, **chosen: Any
-    ) -> Session:
+    def reopen(cls, recipe: str, path: Path, preset: str | None = None, **chosen: Any) -> Session:
         """Continue in the folder of an earlier session, with its settings.
 
         Raises

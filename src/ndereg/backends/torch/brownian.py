@@ -18,7 +18,7 @@ from ndereg.backends.brownian import (
     host_interval,
 )
 from ndereg.backends.reference.brownian import NumpyPathArrays
-from ndereg.backends.torch.emit import safe_divide
+from ndereg.backends.torch.operations import safe_divide
 from ndereg.plan.brownian import Areas, Grid
 
 

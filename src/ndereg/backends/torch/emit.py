@@ -13,14 +13,13 @@ anything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from ndereg.backends.host.floats import FLOAT_OPERATIONS
+from ndereg.backends.torch.operations import COMPARED, HOST, IN_PLACE, NAMESPACE, TENSOR
 from ndereg.backends.torch.sums import Sum
 from ndereg.plan.program import (
     Apply,
@@ -39,49 +38,6 @@ from ndereg.plan.program import (
     Spread,
     reads,
 )
-
-_HOST = {
-    "add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "neg": "-{}", "abs": "abs({})",
-    "square": "{0} * {0}", "where": "{1} if {0} else {2}", "lt": "{} < {}", "le": "{} <= {}",
-    "eq": "{} == {}", "and": "{} and {}", "or": "{} or {}", "not": "not {}",
-}  # fmt: skip
-"""Operations on Python numbers; the others call :data:`FLOAT_OPERATIONS`."""
-
-_TENSOR = {
-    "add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}",
-    "safe_div": "safe_divide({}, {})", "neg": "-{}", "abs": "{}.abs()", "unit": "{}.sgn()",
-    "square": "{}.square()", "max": "maximum({}, {})", "min": "minimum({}, {})",
-    "sqrt": "{}.sqrt()", "log": "{}.log()", "floor": "{}.floor()",
-    "pow": "power({}, {})", "isfinite": "{}.isfinite()", "lt": "{} < {}",
-    "le": "{} <= {}", "eq": "{} == {}", "and": "{} & {}", "or": "{} | {}", "not": "~{}",
-}  # fmt: skip
-
-_IN_PLACE = {
-    "add": ("{}.add_({})", True), "mul": ("{}.mul_({})", True), "sub": ("{}.sub_({})", False),
-    "div": ("{}.div_({})", False), "neg": ("{}.neg_()", False), "abs": ("{}.abs_()", False),
-    "unit": ("{}.sgn_()", False), "square": ("{}.square_()", False),
-    "max": ("maximum({0}, {1}, out={0})", True), "min": ("minimum({0}, {1}, out={0})", True),
-    "sqrt": ("{}.sqrt_()", False), "log": ("{}.log_()", False),
-    "floor": ("{}.floor_()", False),
-}  # fmt: skip
-"""Operations that can overwrite their first operand, and whether the operands commute."""
-
-_COMPARED = {"lt": "torch.lt", "le": "torch.le", "eq": "torch.eq"}
-# A comparison of states is written as zeros and ones of their dtype: with truth values, it and what
-# is selected by it were measured ten times slower.
-
-
-def safe_divide(a: Any, b: Any) -> Any:
-    """Return ``a / b``, and 0 where ``b`` is 0."""
-    return (a / b).masked_fill_(b == 0, 0.0)
-
-
-_NAMESPACE: dict[str, Any] = {
-    "torch": torch, "add": torch.add, "addcmul": torch.addcmul, "maximum": torch.maximum,
-    "minimum": torch.minimum, "power": torch.pow, "where": torch.where, "inf": math.inf,
-    "nan": math.nan, "safe_divide": safe_divide,
-    **{f"float_{op}": function for op, function in FLOAT_OPERATIONS.items()},
-}  # fmt: skip
 
 _ARRAYS = ("state", "real", "noise", "diffusion")
 """Kinds of slots that are arrays rather than one number a sample."""
@@ -149,7 +105,7 @@ class EmittedProgram:
         tensors = {slot for slot in inputs if isinstance(values[slot], torch.Tensor)}
         source = _Emitter(self.program, tensors, machine).source()
         self.sources[machine.style] = source
-        namespace = dict(_NAMESPACE)
+        namespace = dict(NAMESPACE)
         exec(compile(source, f"<{self.program.name}>", "exec"), namespace)
         return namespace["run"]  # type: ignore[no-any-return]
 
@@ -350,7 +306,7 @@ class _Emitter:
         operands = [self.operand(src, vector) for src in srcs]
         on_host = [not isinstance(src, str) or src not in self.tensors for src in srcs]
         if all(on_host):
-            template = _HOST.get(op, f"float_{op}(" + ", ".join(["{}"] * len(srcs)) + ")")
+            template = HOST.get(op, f"float_{op}(" + ", ".join(["{}"] * len(srcs)) + ")")
             self.lines.append(f"{self.names[dst]} = {template.format(*operands)}")
             return
         self.tensors.add(dst)
@@ -359,19 +315,19 @@ class _Emitter:
             self.full.add(dst)
         if op == "where":
             expression = self.where(dst, srcs, operands, on_host)
-        elif full and (op == "isfinite" or op in _COMPARED):
+        elif full and (op == "isfinite" or op in COMPARED):
             self.masks.add(dst)
             expression = self.compared(dst, op, srcs, operands)
         elif op in ("max", "min") and any(on_host):
             tensor, number = operands[on_host.index(False)], operands[on_host.index(True)]
             expression = f"{tensor}.clamp({'min' if op == 'max' else 'max'}={number})"
         else:
-            expression = _TENSOR[op].format(*operands)
+            expression = TENSOR[op].format(*operands)
             target = self.overwritten(dst, op, srcs) if full else None
             if target is not None:
                 first, second = target
                 others = operands[second] if second is not None else ""
-                expression = _IN_PLACE[op][0].format(operands[first], others)
+                expression = IN_PLACE[op][0].format(operands[first], others)
         self.lines.append(f"{self.names[dst]} = {expression}")
         if full and not (op == "where" and on_host[0]):
             self.owned.add(dst)
@@ -405,15 +361,15 @@ class _Emitter:
         free = [name for src, name in zip(srcs, operands, strict=True) if self.disposable(src, dst)]
         whole = next(name for src, name in zip(srcs, operands, strict=True) if src in self.full)
         out = free[0] if free else f"torch.empty_like({whole})"
-        return f"{_COMPARED[op]}({', '.join(operands)}, out={out})"
+        return f"{COMPARED[op]}({', '.join(operands)}, out={out})"
 
     def overwritten(
         self, dst: Slot, op: str, srcs: tuple[Any, ...]
     ) -> tuple[int, int | None] | None:
         """Which operand the operation may overwrite, and which is the other one."""
-        if op not in _IN_PLACE:
+        if op not in IN_PLACE:
             return None
-        for first in (0, 1) if len(srcs) == 2 and _IN_PLACE[op][1] else (0,):
+        for first in (0, 1) if len(srcs) == 2 and IN_PLACE[op][1] else (0,):
             src = srcs[first]
             if not self.disposable(src, dst):
                 continue
