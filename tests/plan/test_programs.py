@@ -182,6 +182,9 @@ def test_nor_is_what_a_stochastic_step_evaluates(method: str, penalty: bool) -> 
     pulled = [sum(isinstance(i, Pullback) for i in p.body) for p in (whole.adjoint, kept.adjoint)]
     assert pulled == ([4, 2] if method == "reversible_heun" else [pulled[0]] * 2)
     assert kept.reads_state == penalty
+    # what its history reads alone is not handed on besides
+    used = {slot for slot, _ in kept.adjoint.inputs} | {last for _, last in kept.carried}
+    assert used.issuperset(kept.slots)
 
 
 def test_a_controller_without_history_decides_alike() -> None:

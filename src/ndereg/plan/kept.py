@@ -81,21 +81,24 @@ def kept_plan(plan: Plan) -> KeptPlan | None:
         first_adjoint = _given(_first_transposed(plan), made)
     read = {slot for program in (adjoint, adjoint_dense) if program for slot, _ in program.inputs}
     read.update(map(_map, last))
-    body = []
-    slots: list[Slot] = []
-    for instruction in plan.step.body:
-        if isinstance(instruction, Evaluate) and _map(instruction.dst) in read:
-            instruction = replace(instruction, map=_map(instruction.dst))
-            slots += [instruction.dst, _map(instruction.dst)]
-        elif instruction.dst in read & made.keys():
-            slots.append(instruction.dst)
-        body.append(instruction)
-    outputs = dict(plan.step.outputs) | {slot: slot for slot in slots}
     pairs = [
         pair
         for start, end in zip(first, last, strict=True)
         for pair in ((start, end), (_map(start), _map(end)))
     ]
+    carried = tuple(pairs) if first_adjoint is None else ()
+    read.update(end for _, end in carried)
+    body = []
+    slots: list[Slot] = []
+    for instruction in plan.step.body:
+        if isinstance(instruction, Evaluate) and _map(instruction.dst) in read:
+            instruction = replace(instruction, map=_map(instruction.dst))
+            slots += [instruction.dst] if instruction.dst in read else []
+            slots.append(_map(instruction.dst))
+        elif instruction.dst in read & made.keys():
+            slots.append(instruction.dst)
+        body.append(instruction)
+    outputs = dict(plan.step.outputs) | {slot: slot for slot in slots}
     return KeptPlan(
         step=replace(plan.step, body=tuple(body), outputs=tuple(outputs.items())),
         first=_opened(plan.first, first),
@@ -105,7 +108,7 @@ def kept_plan(plan: Plan) -> KeptPlan | None:
         first_adjoint=first_adjoint,
         slots=tuple(slots),
         opening=tuple(start for start, _ in pairs),
-        carried=tuple(pairs) if first_adjoint is None else (),
+        carried=carried,
     )
 
 
