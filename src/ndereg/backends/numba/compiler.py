@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import binding as llvm
 from numba import njit
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
 __all__ = [
@@ -13,7 +15,31 @@ __all__ = [
 ]
 
 
-class _SeparateArrays(Compiler):
+class _SelfContained(JITCodeLibrary):
+    """Machine code that calls its own copies of the functions that were linked into it.
+
+    Numba links them as symbols that another definition may replace. In the process that compiles
+    them one does: what was compiled of the function alone, which rounds differently where LLVM
+    contracted or vectorised otherwise. Read from the cache, a kernel has its own copies only. So
+    the symbols are made internal, and a kernel gives the same bits in either process.
+    """
+
+    def _finalize_final_module(self) -> None:
+        module = self._final_module
+        self._shared_module = shared = module.clone()  # for those that this is linked into
+        for function in _defined(shared, llvm.Linkage.external):
+            function.linkage = "linkonce_odr"
+        for function in _defined(module, llvm.Linkage.linkonce_odr):
+            function.linkage = "internal"
+        super()._finalize_final_module()
+
+
+def _defined(module: Any, linkage: Any) -> list[Any]:
+    """Functions of a module with bodies and this linkage."""
+    return [f for f in module.functions if not f.is_declaration and f.linkage == linkage]
+
+
+class _Kernels(Compiler):
     """Compiles for arguments of which no two arrays overlap, as in Fortran.
 
     Loops over more than a few arrays are only vectorised if LLVM knows that; Numba has the flag,
@@ -24,12 +50,18 @@ class _SeparateArrays(Compiler):
         super().__init__(*args, **options)
         self.state.flags.noalias = True
 
+    def _compile_bytecode(self) -> Any:
+        library = _SelfContained(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        library.enable_object_caching()
+        self.state.library = library
+        return super()._compile_bytecode()
+
 
 _COMMON: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
     "no_cfunc_wrapper": True,
-    "pipeline_class": _SeparateArrays,
+    "pipeline_class": _Kernels,
 }
 
 #: Of the fast-math flags kernels have contraction, and one reciprocal for several quotients by the
