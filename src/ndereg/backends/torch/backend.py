@@ -307,7 +307,8 @@ class TorchSolver:
         if self._kept is None or not field.kept_bytes or problem.layout.batch is not None:
             return None
         maps = [i for i in self._kept.step.body if isinstance(i, Evaluate) and i.map]
-        arrays = len(self._kept.slots) - 2 * len(maps)
+        # a value of the field is in the memory of its history
+        arrays = len({*self._kept.slots} - {slot for i in maps for slot in (i.dst, i.map)})
         points: dict[Slot, set[str]] = {}
         for evaluation in maps:
             points.setdefault(evaluation.src, set()).add(evaluation.field)
