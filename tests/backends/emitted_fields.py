@@ -3,27 +3,10 @@
 import math
 
 import numpy as np
+from tests.trace.conftest import trace_field
 
 from ndereg import ops
-from ndereg.structure import flatten
-from ndereg.trace import per_sample, trace
-
-
-def traced(field, y, args=None, batch=None):
-    """The graph of a field for a nested state and args of arrays."""
-    state, state_structure = flatten(y)
-    leaves, args_structure = flatten(args)
-    return trace(
-        field,
-        state_structure=state_structure,
-        state_shapes=[leaf.shape for leaf in state],
-        state_dtypes=[leaf.dtype.name for leaf in state],
-        dtype=np.result_type(*state).name,
-        args_structure=args_structure,
-        args_shapes=[leaf.shape for leaf in leaves],
-        args_dtypes=[leaf.dtype.name for leaf in leaves],
-        batch=batch,
-    )
+from ndereg.trace import per_sample
 
 
 def array(*shape, dtype="float64"):
@@ -42,7 +25,9 @@ def perceptron(t, y, p):
 
 def perceptron_graph(batch, dtype="float64", width=20, hidden=24):
     p = (array(width + 1, hidden), array(hidden), array(hidden + 1, width), array(width))
-    return traced(perceptron, array(batch, width, dtype=dtype), tuple(x.astype(dtype) for x in p))
+    return trace_field(
+        perceptron, array(batch, width, dtype=dtype), tuple(x.astype(dtype) for x in p)
+    )
 
 
 def attention(t, y, p):
@@ -120,34 +105,36 @@ MATRIX = array(20, 20)
 FIELDS = {
     "perceptron": lambda: perceptron_graph(19),
     "perceptron, float32": lambda: perceptron_graph(19, "float32"),
-    "attention": lambda: traced(attention, array(3, 18, 24), (array(24, 8), array(24, 8))),
-    "normalized": lambda: traced(normalized, array(19, 30), (array(30), array(30))),
-    "planets": lambda: traced(planets, {"x": array(9, 3), "v": array(9, 3)}, np.array(2.0)),
-    "heat": lambda: traced(heat, array(40), np.array(0.1)),
-    "lotka_volterra": lambda: traced(lotka_volterra, array(2), array(4)),
-    "rectified": lambda: traced(
+    "attention": lambda: trace_field(attention, array(3, 18, 24), (array(24, 8), array(24, 8))),
+    "normalized": lambda: trace_field(normalized, array(19, 30), (array(30), array(30))),
+    "planets": lambda: trace_field(planets, {"x": array(9, 3), "v": array(9, 3)}, np.array(2.0)),
+    "heat": lambda: trace_field(heat, array(40), np.array(0.1)),
+    "lotka_volterra": lambda: trace_field(lotka_volterra, array(2), array(4)),
+    "rectified": lambda: trace_field(
         rectified, array(19, 20), (array(20, 30), array(30), array(30, 20))
     ),
-    "coupled": lambda: traced(coupled, array(20), array(20, 20)),
-    "rotated": lambda: traced(rotated, array(20) + 1j * array(20), array(20, 20) + 0j),
-    "strided": lambda: traced(strided, array(20, 18), array(30, 18)),
-    "gathered": lambda: traced(gathered, array(20, 17), array(20, 17)),
-    "batched": lambda: traced(batched, array(5, 20, 20), array(5, 20, 20)),
-    "branching": lambda: traced(branching, array(20, 20), (array(20, 20), array(20, 20))),
-    "transposed": lambda: traced(transposed, array(20, 25), array(20, 20)),
-    "small matrices": lambda: traced(lambda t, y, p: p @ y @ p + t * y, array(3, 3), array(3, 3)),
-    "matrix and vector": lambda: traced(
+    "coupled": lambda: trace_field(coupled, array(20), array(20, 20)),
+    "rotated": lambda: trace_field(rotated, array(20) + 1j * array(20), array(20, 20) + 0j),
+    "strided": lambda: trace_field(strided, array(20, 18), array(30, 18)),
+    "gathered": lambda: trace_field(gathered, array(20, 17), array(20, 17)),
+    "batched": lambda: trace_field(batched, array(5, 20, 20), array(5, 20, 20)),
+    "branching": lambda: trace_field(branching, array(20, 20), (array(20, 20), array(20, 20))),
+    "transposed": lambda: trace_field(transposed, array(20, 25), array(20, 20)),
+    "small matrices": lambda: trace_field(
+        lambda t, y, p: p @ y @ p + t * y, array(3, 3), array(3, 3)
+    ),
+    "matrix and vector": lambda: trace_field(
         lambda t, y, p: ops.tanh(p[0] @ y + p[1]) * t, array(50), (array(50, 50), array(50))
     ),
-    "captured": lambda: traced(captured, array(20)),
-    "swapped": lambda: traced(lambda t, y, p: (y[1], y[0]), (array(20), array(20))),
-    "identity": lambda: traced(lambda t, y, p: y, array(30)),
-    "constant": lambda: traced(lambda t, y, p: 0 * y + 1, array(30), (array(3),)),
-    "whole numbers": lambda: traced(
+    "captured": lambda: trace_field(captured, array(20)),
+    "swapped": lambda: trace_field(lambda t, y, p: (y[1], y[0]), (array(20), array(20))),
+    "identity": lambda: trace_field(lambda t, y, p: y, array(30)),
+    "constant": lambda: trace_field(lambda t, y, p: 0 * y + 1, array(30), (array(3),)),
+    "whole numbers": lambda: trace_field(
         lambda t, y, p: y * p[0] + p[1], array(30), (np.arange(30), np.arange(30, dtype="int32"))
     ),
     "samples, small": lambda: per_sample(
-        traced(
+        trace_field(
             lambda t, y, p: ops.stack([p * y[:, 1], -y[:, 0] * t[:, 0]], axis=1),
             *(array(30, 2), array(30)),
             batch=30,
@@ -155,7 +142,7 @@ FIELDS = {
         30,
     ),
     "samples, perceptron": lambda: per_sample(
-        traced(
+        trace_field(
             lambda t, y, p: ops.tanh(y @ p[0] + p[1] + t * p[3]) @ p[2],
             array(9, 20),
             (array(20, 30), array(30), array(30, 20), array(9, 30)),

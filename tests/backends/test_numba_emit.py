@@ -11,7 +11,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.backends.emitted_fields import FIELDS, array, perceptron_graph, traced
+from tests.backends.emitted_fields import FIELDS, array, perceptron_graph
+from tests.trace.conftest import trace_field
 
 from ndereg import ops
 from ndereg.backends.numba.emit import HEADER, emit
@@ -394,19 +395,21 @@ def test_long_fields(size):
             y = y - 0.01 * ops.tanh(y) * p
         return y
 
-    check_field(traced(chain, array(size), array(size)), interpreted)
+    check_field(trace_field(chain, array(size), array(size)), interpreted)
 
 
 @pytest.mark.parametrize("exponent", [1.5, -1.5, 0.5, -2.5, 1.7, 3.0])
 @pytest.mark.parametrize("size", [3, 20])
 def test_powers(exponent, size):
-    graph = traced(lambda t, y, p: (y * y + 1) ** exponent, array(size))
+    graph = trace_field(lambda t, y, p: (y * y + 1) ** exponent, array(size))
     for kernel in check(graph, interpreted):
         assert ("**" in kernel.source) == (exponent == 1.7)
 
 
 def test_what_nothing_reads_is_not_computed():
-    kernel = emit(traced(lambda t, y, p: ops.tanh(p @ y)[0] * y, array(3), array(3, 3)), "field")
+    kernel = emit(
+        trace_field(lambda t, y, p: ops.tanh(p @ y)[0] * y, array(3), array(3, 3)), "field"
+    )
     assert kernel.source.count("tanh(") == 1
 
 
