@@ -296,7 +296,8 @@ def test_killed_at_a_random_moment_and_resumed(tmp_path):
     """
     arguments = ["train", "digits", "--epochs", "40", *SMALL]
     of_its_own("train", "digits", "--epochs", "40", *SMALL, "--out", tmp_path / "whole")
-    out, moment = tmp_path / "killed", random.SystemRandom().uniform(0.0, 1.0)
+    (result,) = json.loads((tmp_path / "whole" / "results.json").read_text())
+    out, moment = tmp_path / "killed", random.SystemRandom().uniform(0.0, result["train_s"])
     command = [sys.executable, "-m", "ndereg", *arguments, "--out", str(out)]
     process = start_and_wait_for_a_checkpoint(command, out)
     time.sleep(moment)

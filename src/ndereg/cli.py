@@ -294,7 +294,7 @@ def _session(command: str, options: dict[str, Any]) -> None:
             session = kind.reopen(recipe, out, preset, **chosen)
         else:
             out = out or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-            session = kind.create(recipe, out, preset or "default", **chosen)
+            session = kind.create(recipe, out, "default" if preset is None else preset, **chosen)
         results = _results(session, console, quiet)
     except (Interrupted, KeyboardInterrupt) as stopped:
         where = str(stopped) or "at once"

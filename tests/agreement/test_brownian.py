@@ -223,7 +223,7 @@ def test_arrays_of_the_framework():
     assert ndereg.jax.BrownianTree is ndereg.BrownianTree
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch", "jax"])
+@pytest.mark.parametrize("backend", ["reference", "numba", "torch", "jax"])
 def test_times_outside_are_refused(backend):
     tree = ndereg.BrownianTree(1, 1.0, 0.0, (1,), 1e-2)
     for s, t in ((-0.1, 0.5), (0.5, 1.1), (float("nan"), 0.5), (np.array([0.5, 2.0]), 0.5)):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from ndereg import machine
@@ -66,3 +67,22 @@ def test_every_cause_that_is_kept_belongs_to_a_target():
             for part in SUITES[cause["suite"]]()
             for target in part.targets
         ), cause  # fmt: skip
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_results_are_those_of_the_suite_as_it_is(suite):
+    """Every table, row and promise; what was added later would silently be left out."""
+    path = ROOT / f"benchmarks/results/{suite}.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    measured = {part["title"]: part for part in content["parts"]}
+    parts = SUITES[suite]()
+    assert list(measured) == [part.title for part in parts]
+    for part in parts:
+        found = measured[part.title]
+        rows = {(row["framework"], row["solver"]) for row in found["rows"]}
+        assert rows == {(solver.framework, solver.name) for solver in part.solvers}
+        promised = {report.promise(target)[0] for target in found["targets"]}
+        assert promised == {
+            report.promise({**asdict(target), "figure": None, "met": None})[0]
+            for target in part.targets
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 
@@ -93,7 +94,8 @@ def test_overhead_is_wall_time_over_the_work():
     assert row.overhead == pytest.approx(1.0)
 
 
-def test_calls_take_turns():
+def test_calls_take_turns(monkeypatch):
+    monkeypatch.setattr("ndereg.bench.measure.SHORT_S", math.inf)  # on however busy a machine
     order = []
     calls = [lambda: order.append("a"), lambda: order.append("b")]
     timings = timed(calls, budget=60.0, most=7)
@@ -127,10 +129,9 @@ def test_ours_beside_scipy():
     assert [row.refused for row in rows] == ["", ""]
     assert rows[0].evaluations == rows[1].evaluations
     # how long they took is measured, never judged: a busy machine is no failure
-    for row in rows:
-        work = row.evaluations * row.field_seconds
-        assert row.overhead == pytest.approx(row.seconds.median / work)
-    result = PartResult("a part", job.tolerance, job.gradient, rows, [])
+    assert all(row.seconds.repeats == 2 and row.field_seconds > 0 for row in rows)
+    assert all(row.overhead is not None for row in rows)
+    result = PartResult("a part", job.tolerance, job.gradient, rows, [], queries=0)
     text = json.loads(json.dumps(result.plain()))
     page = report.page([{"suite": "small", "machine": machine.describe(), "parts": [text]}])
     assert "**ndereg dopri5**" in page
@@ -171,9 +172,12 @@ def test_stochastic_solvers_beside_torchsde(path):
     problem = geometric((1000, 1))
     job = Job(problem, 0.1, dt=0.1, path=path, accuracy=1.0)
     judge = geometric_law(problem) if path == "drawn" else geometric_on_path(problem)
-    chosen = [stochastic("torch", "stochastic_heun"), torchsde_peer("heun", "stochastic_heun")]
+    chosen = [
+        stochastic("torch", "stochastic_heun"),
+        *(torchsde_peer("heun", "stochastic_heun", compiled) for compiled in (False, True)),
+    ]
     rows = compare(job, chosen, judge, budget=0.0)
-    assert [row.refused for row in rows] == ["", ""]
+    assert [row.refused for row in rows] == ["", "", ""]
     assert all(row.error > 0.0 for row in rows)
 
 

@@ -167,11 +167,11 @@ def test_published_settings(preset, steps):
         assert settings.rate(0) == 0.1
         assert settings.rate(100_000) == pytest.approx(0.05)
         weight = recipe.weight(settings, "error", steps)
-        assert (weight(0), weight(steps)) == (100.0, 10.0)
+        assert (weight(0), weight(steps)) == (100.0, 10.0) and settings.anneal == "epoch"
     else:
         assert settings.rate(0) == settings.rate(steps) == 1e-3
         weight = recipe.weight(settings, "local-unbiased", steps)
-        assert (weight(0), weight(steps)) == (2.5, 1.0)
+        assert (weight(0), weight(steps)) == (2.5, 1.0) and settings.anneal == "step"
     epochs = recipe.settings(preset, epochs=3)
     assert (epochs.epochs, epochs.steps) == (3, None)
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -86,6 +87,42 @@ def test_without_rounding_the_first_steps_agree_to_ten_digits():
         steps[backend] = [vars(runner.step(b, 2.5, i)) for i, b in enumerate(batches)]
     for ours, theirs in zip(steps["numpy"], steps["torch"], strict=True):
         assert theirs == pytest.approx(ours, rel=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["steer", "taynode", "rnode", "local-own"])
+def test_a_step_of_the_rows_to_compare_with_agrees(row):
+    """With as many digits; NumPy's step is compiled, derivatives of the third order included."""
+    import jax
+
+    recipe, found = training_recipe(), {}
+    for backend in BACKENDS:
+        settings = recipe.settings(**SMALL, backend=backend, regularizers=(row,))
+        task = recipe.task(settings)
+        batch = {name: array[:64].astype("float64") for name, array in task.train.items()}
+        with jax.enable_x64(True) if backend == "jax" else nullcontext():
+            params = in_float64(task.init(0))
+            runner = make_runner(task, recipe.regularizers[row], settings, params)
+            found[backend] = vars(runner.step(batch, 2.5, 0, 1)), runner.params()
+    (expected, params), *others = (found[backend] for backend in BACKENDS)
+    assert (expected["penalty"] == 0.0) == (row == "steer")
+    for step, moved in others:
+        assert step == pytest.approx(expected, rel=1e-9)
+        for name, value in params.items():  # Optax has the learning rate in single precision
+            np.testing.assert_allclose(moved[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_a_weight_may_move_once_an_epoch(tmp_path):
+    """As published: ``start exp(-k epoch)``, the whole way being that of the training."""
+    session = run(tmp_path, anneal="epoch", epochs=4, weights={"error": "100:10"})
+    task = session.recipe.task(session.settings)
+    trainer = Trainer(session.recipe, session.settings, task, session.folder, session.runs[0])
+    weights = np.array([trainer._weight(step) for step in range(trainer.steps)])
+    by_epoch = weights.reshape(4, trainer.steps_per_epoch)
+    assert np.all(by_epoch == by_epoch[:, :1])
+    np.testing.assert_allclose(by_epoch[:, 0], 100.0 * 0.1 ** (np.arange(4) / 4))
+    with pytest.raises(ValueError, match="expected a choice of anneal"):
+        run(tmp_path, anneal="batch")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -180,7 +217,8 @@ def without_times(record):
 
 
 @pytest.mark.parametrize(
-    ("backend", "weights"), [("numpy", {}), ("torch", {}), ("numpy", {"error": "nfe:20"})]
+    ("backend", "weights"),
+    [("numpy", {}), ("torch", {}), ("jax", {}), ("numpy", {"error": "nfe:20"})],
 )
 def test_stopped_and_resumed_training_ends_where_an_uninterrupted_one_does(
     tmp_path, backend, weights

@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+import diffrax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -54,6 +56,30 @@ def regularizer(method: str) -> ndereg.Regularizer | None:
     if tableau.stiffness_pair is not None:
         total = total + 0.3 * ndereg.StiffnessEstimate(reduce="max")
     return total
+
+
+class Known(diffrax.AbstractBrownianPath):
+    """One increment of a path, with its areas."""
+
+    increment: tuple[Any, Any, Any]
+
+    @property
+    def t0(self) -> float:
+        return 0.0
+
+    @property
+    def t1(self) -> float:
+        return 10.0
+
+    @property
+    def levy_area(self) -> Any:
+        return diffrax.SpaceTimeTimeLevyArea
+
+    def evaluate(self, t0: Any, t1: Any = None, left: bool = True, use_levy: bool = False) -> Any:
+        w, h, k = self.increment
+        if not use_levy:
+            return w
+        return diffrax.SpaceTimeTimeLevyArea(dt=jnp.asarray(t1 - t0), W=w, H=h, K=k)
 
 
 class Lockstep(NumbaBackend):

@@ -64,7 +64,8 @@ def test_every_method_agrees_on_one_key(name: str, reference: Solver) -> None:
 def agrees(
     other: Solver, reference: Solver, case: tuple[str, str, int], options: dict[str, Any],
     shared: bool,
-) -> None:  # fmt: skip
+) -> tuple[Any, Any]:  # fmt: skip
+    """Raise unless they do; both solutions, that of the reference first."""
     method, kind, which = case
     rng = np.random.default_rng(1)
     options = options | {"method": method, "regularizer": regularizer(method)}
@@ -85,6 +86,7 @@ def agrees(
         assert np.array_equal(actual[0].stats.nfev, expected[0].stats.nfev)
         for left, right in zip(actual[1:], expected[1:], strict=True):
             close(left, right, 1e-9)
+    return expected[0], actual[0]
 
 
 def one_each() -> list[tuple[str, str, int]]:
@@ -112,38 +114,55 @@ def test_every_method_agrees_where_it_is_compiled(
 
 
 ADAPTIVE = [method for method in METHODS if ndereg.lookup(method).adaptive]
-COMPILED_ADAPTIVE = {"numba": ["lamba_em"], "jax": ["sosri"]}
-"""What compilers take long for."""
 
 
-@pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
-def test_adaptive_steps_agree(name: str, reference: Solver) -> None:
-    """Step sizes are equal to the last bit, as a rough path has it, and so rounding stays small."""
-    other = Solver(name)
-    for number, method in enumerate(COMPILED_ADAPTIVE.get(name, ADAPTIVE)):
-        sde = equation(method, ndereg.lookup(method).noises[0])
-        options: dict[str, Any] = {
-            "method": method, "key": 3, "rtol": 3e-2, "atol": 3e-2, "record": True,
-            "batch": "joint" if number % 2 else "independent",
-        }  # fmt: skip
-        if name == "numba":
-            options |= {"rtol": 3e-3, "atol": 1e-3, "first_step": 0.5, "t_eval": TIMES}
-        if name == "jax":
-            options |= {"first_step": 0.5, "max_steps": 80}
-        found = []
-        for solver in (reference, other):
-            with double_precision(solver.name):
-                found.append(solver.solve(sde, **options))
-        assert name == "torch" or np.all(found[0].stats.nreject > 0)
-        assert np.array_equal(found[0].stats.nsteps, found[1].stats.nsteps)
-        assert np.array_equal(found[0].steps.h, np.asarray(found[1].steps.h), equal_nan=True)
-        close(found[1].ys, found[0].ys, 1e-11)
+def chosen_steps(method: str) -> dict[str, Any]:
+    """A first step that is too long, so that some are rejected, in both batch modes.
+
+    Tolerances are such that the compiled loops, which keep as many steps as they may take, are
+    short, and a third of the solves have output times.
+    """
+    number = ADAPTIVE.index(method)
+    options: dict[str, Any] = {
+        "key": 3, "rtol": 3e-2, "atol": 3e-2, "record": True, "first_step": 0.9,
+        "batch": "joint" if number % 2 else "independent", "max_steps": 100,
+    }  # fmt: skip
+    if number % 3 == 0:
+        options["t_eval"] = TIMES
+    return options
+
+
+def adaptive_steps_agree(other: Solver, reference: Solver, method: str) -> None:
+    """All that :func:`agrees` compares, and step sizes to the last bit.
+
+    A path is rough: with other steps it would be seen at other times.
+    """
+    kinds = ndereg.lookup(method).noises
+    case = (method, kinds[ADAPTIVE.index(method) % len(kinds)], 0)
+    expected, actual = agrees(other, reference, case, chosen_steps(method), shared=False)
+    assert np.sum(expected.stats.nreject) > 0
+    assert np.array_equal(expected.steps.h, np.asarray(actual.steps.h), equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_adaptive_steps_agree(method: str, reference: Solver) -> None:
+    adaptive_steps_agree(Solver("torch"), reference, method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("name", ["numba", "jax"])
+def test_adaptive_steps_agree_where_they_are_compiled(
+    name: str, method: str, reference: Solver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_compiled(monkeypatch)
+    adaptive_steps_agree(Solver(name), reference, method)
 
 
 def test_gradients_are_those_of_the_solve_along_the_path(reference: Solver) -> None:
-    """Central differences along random directions, with every kind of noise and output times."""
+    """Central differences along random directions: every method, kind of noise and output times."""
     rng = np.random.default_rng(4)
-    for number, (method, kind, which) in enumerate(CASES[::4]):
+    for number, (method, kind, which) in enumerate(CASES):
         sde, penalty = equation(method, kind, which), regularizer(method)
         options = mesh(number) | {"method": method, "regularizer": penalty, "batch": "joint"}
         shape = (len(TIMES), 3, 2) if "t_eval" in options else (3, 2)
@@ -160,22 +179,45 @@ def test_gradients_are_those_of_the_solve_along_the_path(reference: Solver) -> N
         assert along == pytest.approx((moved(1e-5) - moved(-1e-5)) / 2e-5, rel=1e-6, abs=1e-7)
 
 
-def test_a_local_regularizer_takes_its_step_along_the_path(reference: Solver) -> None:
-    rng = np.random.default_rng(5)
-    for batch, kind, step in (("joint", "general", "first"), ("independent", "diagonal", "own")):
-        penalty = ndereg.Local(ndereg.ErrorEstimate(), through_state=True, step=step)
-        options: dict[str, Any] = {
-            "method": "spark", "regularizer": penalty, "key": 11, "batch": batch, "rtol": 1e-2,
-            "atol": 1e-2, "controller": ndereg.ConstantStep(0.25),
-        }  # fmt: skip
-        sde = equation("spark", kind)
-        bars = rng.normal(size=Y0.shape), rng.normal(size=() if batch == "joint" else 3)
-        expected = reference.gradient(sde, *bars, **options)
-        assert np.all(np.asarray(expected[0].penalty) > 0)
-        actual = Solver("torch").gradient(sde, *bars, **options)
+def local_steps_agree(other: Solver, reference: Solver, method: str, sampling: Any) -> None:
+    """One step more along the path: its size, its estimates, and what it adds to the gradients."""
+    rng, number = np.random.default_rng(5), ADAPTIVE.index(method)
+    heuristic, kinds = regularizer(method), ndereg.lookup(method).noises
+    assert heuristic is not None
+    penalty = ndereg.Local(
+        heuristic, sampling, through_state=number % 3 > 0, step="own" if number % 2 else "first"
+    )
+    options: dict[str, Any] = {
+        "method": method, "regularizer": penalty, "key": 11, "rtol": 1e-2, "atol": 1e-2,
+        "batch": "independent" if number % 4 < 2 else "joint",
+        "controller": ndereg.ConstantStep(0.25),
+    }  # fmt: skip
+    sde = equation(method, kinds[number % len(kinds)])
+    bars = np.zeros(Y0.shape), rng.normal(size=() if options["batch"] == "joint" else 3)
+    expected = reference.gradient(sde, *bars, **options)
+    assert np.all(np.asarray(expected[0].penalty) > 0)
+    assert np.any(expected[1] != 0) == penalty.through_state and np.any(expected[2] != 0)
+    with double_precision(other.name):
+        actual = other.gradient(sde, *bars, **options)
+        assert np.array_equal(actual[0].stats.nfev, expected[0].stats.nfev)
         close(actual[0].penalty, expected[0].penalty, 1e-11)
         for left, right in zip(actual[1:], expected[1:], strict=True):
             close(left, right, 1e-9)
+
+
+@pytest.mark.parametrize("sampling", ["unbiased", "biased"])
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_a_local_regularizer_takes_its_step_along_the_path(
+    method: str, sampling: str, reference: Solver
+) -> None:
+    local_steps_agree(Solver("torch"), reference, method, sampling)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sosri2", "spark"])
+@pytest.mark.parametrize("name", ["numba", "jax"])
+def test_a_compiled_local_regularizer(name: str, method: str, reference: Solver) -> None:
+    local_steps_agree(Solver(name), reference, method, "biased")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_backends_agree(name: str) -> None:
     """Every kind of noise, jointly and sample by sample, with output times and a pair of states."""
     reference, other, rng = Solver("reference"), Solver(name), np.random.default_rng(2)

@@ -25,6 +25,7 @@ from .problems import (
     Y0,
     Solver,
     close,
+    double_precision,
     drift,
     entrywise,
     equation,
@@ -32,6 +33,14 @@ from .problems import (
 )
 
 STEP = ndereg.ConstantStep(0.3)
+BACKENDS = ["reference", "numba", "torch", "jax"]
+STATUSES = [
+    ("reference", "joint"), ("reference", "independent"), ("torch", "joint"),
+    ("torch", "independent"), pytest.param("numba", "joint", marks=pytest.mark.slow),
+    ("numba", "independent"), ("jax", "joint"),
+    pytest.param("jax", "independent", marks=pytest.mark.slow),
+]  # fmt: skip
+"""Backends and batch modes; what compilers take long for is slow."""
 
 
 def test_the_catalogue_is_consistent() -> None:
@@ -76,6 +85,10 @@ def test_without_noise_it_is_the_ordinary_equation() -> None:
             {"method": "stochastic_heun"},
             r"Ito, received 'stochastic_heun'.*sde\.converted\('strato",
         ),
+        (
+            {"method": "milstein", "field": equation("spark", "diagonal")},
+            r"Stratonovich, received 'milstein'.*spark.*sde\.converted\('ito'",
+        ),
         ({"method": "sra1"}, "expected a method for diagonal noise"),
         ({"adjoint": "backsolve"}, r"of Stratonovich for adjoint='backsolve'.*sde\.converted"),
         ({"method": "euler_maruyama", "controller": None}, "embedded error.*lamba_em"),
@@ -91,8 +104,9 @@ def test_without_noise_it_is_the_ordinary_equation() -> None:
 )
 def test_bad_input_is_refused(change: dict[str, Any], message: str) -> None:
     options = {"method": "sosri", "controller": STEP, "key": 1} | change
+    sde = options.pop("field", nde.SDE(drift, entrywise))
     with pytest.raises(ValueError, match=message):
-        nde.solve(nde.SDE(drift, entrywise), SPAN, Y0, ARGS, **options)
+        nde.solve(sde, SPAN, Y0, ARGS, **options)
 
 
 def test_general_noise_of_ito_is_solved_adaptively_once_converted() -> None:
@@ -199,12 +213,36 @@ def test_steps_of_one_size_below_what_the_path_resolves_are_refused() -> None:
         )
 
 
-def test_wrong_diffusions_are_refused() -> None:
+@pytest.mark.parametrize("name", BACKENDS)
+def test_wrong_diffusions_are_refused(name: str) -> None:
+    solver = Solver(name)
     options: dict[str, Any] = {"method": "euler_maruyama", "controller": STEP, "key": 1}
-    with pytest.raises(ValueError, match="one axis more than the state"):
-        nde.solve(nde.SDE(drift, entrywise, "general"), SPAN, Y0, ARGS, **options)
-    with pytest.raises(ValueError, match="the result of the diffusion to have shape"):
-        nde.solve(nde.SDE(drift, matrix, "diagonal"), SPAN, Y0, ARGS, **options)
+
+    def cut(t: Any, y: Any, args: Any) -> Any:
+        return y[..., :1]
+
+    def halves(t: Any, y: Any, args: Any) -> Any:
+        """As many channels in either part as there must be, but for one more in the second."""
+        return {"a": matrix(t, y["a"], args), "b": ops.stack([y["b"], y["b"]], axis=-1)}
+
+    for batch in ("joint", "independent"):
+        options["batch"] = batch
+        for diffusion, noise, words in (
+            (entrywise, "general", "one axis more than the state"),
+            (matrix, "diagonal", "the result of the diffusion to have shape"),
+            (matrix, "scalar", "the result of the diffusion to have shape"),
+            (cut, "diagonal", "the result of the diffusion to have shape"),
+            (cut, "scalar", "the result of the diffusion to have shape"),
+            (cut, "additive", "the result of the diffusion to have shape"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                solver.solve(nde.SDE(drift, diffusion, noise), **options)
+        nested = nde.SDE(lambda t, y, args: y, halves, "general")
+        with pytest.raises(ValueError, match="channels"):
+            solver.solve(nested, {"a": Y0, "b": Y0}, **options)
+
+
+def test_what_is_no_equation_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected SDE\.noise to be one of"):
         nde.SDE(drift, entrywise, "coloured")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"expected a callable for SDE\.drift"):
@@ -213,13 +251,57 @@ def test_wrong_diffusions_are_refused() -> None:
         nde.solve(drift, SPAN, Y0, ARGS, method="sosri")
 
 
-@pytest.mark.parametrize("controller", [STEP, None])
-def test_a_diffusion_that_is_not_finite_has_a_status(controller: Any) -> None:
-    sde = nde.SDE(drift, lambda t, y, args: y / 0.0)
-    sol = nde.solve(
-        sde, SPAN, Y0, ARGS, method="lamba_em", controller=controller, key=0, throw=False
-    )
-    assert sol.status is nde.Status.NON_FINITE
+def burst(t: Any, y: Any, args: Any) -> Any:
+    """Not finite from the second half on, in the last sample."""
+    return ops.where(y > args[0], 1.0 / (0.0 * y), 0.1 * y)
+
+
+@pytest.mark.parametrize("controller", [ndereg.ConstantStep(0.1), None])
+@pytest.mark.parametrize(("name", "batch"), STATUSES)
+def test_a_diffusion_that_is_not_finite_has_a_status(
+    name: str, batch: Any, controller: Any
+) -> None:
+    """Sample by sample it is that of those alone that it happens to."""
+    solver, y0 = Solver(name), np.array([[0.2, 0.3], [0.1, 0.2], [0.5, 9.0]])
+    options: dict[str, Any] = {
+        "method": "lamba_em", "controller": controller, "key": 0, "batch": batch, "rtol": 0.1,
+        "atol": 0.1, "throw": False,
+    }  # fmt: skip
+    with double_precision(name):
+        sde = nde.SDE(drift, burst)
+        sol = solver.solve(sde, y0, np.array([3.0, 0.0]), **options)
+        found = np.asarray(sol.status).tolist()
+        lost = [nde.Status.SUCCESS, nde.Status.SUCCESS, nde.Status.NON_FINITE]
+        assert found == (lost if batch == "independent" else nde.Status.NON_FINITE)
+        with pytest.raises(nde.SolveError, match="finite"):
+            solver.solve(sde, y0, np.array([3.0, 0.0]), **options | {"throw": True})
+
+
+@pytest.mark.parametrize(("name", "batch"), STATUSES)
+def test_too_many_steps_and_too_small_ones_have_a_status(name: str, batch: Any) -> None:
+    solver, sde = Solver(name), nde.SDE(drift, entrywise)
+    options: dict[str, Any] = {"method": "lamba_em", "key": 0, "batch": batch, "throw": False}
+    with double_precision(name):
+        for change, status in (
+            ({"max_steps": 2, "rtol": 1e-1, "atol": 1e-2}, nde.Status.MAX_STEPS),
+            ({"rtol": 1e-9, "atol": 1e-9}, nde.Status.STEP_UNDERFLOW),
+        ):
+            sol = solver.solve(sde, **options | change)
+            assert np.all(np.asarray(sol.status) == status)
+
+
+@pytest.mark.parametrize("name", ["numba", "torch"])
+def test_generators_are_drawn_from(name: str) -> None:
+    """Two solves with one generator see two paths, as do two with one seed each see the same."""
+    solver, options = Solver(name), {"method": "milstein", "controller": STEP}
+    make = {"numba": np.random.default_rng, "torch": torch.Generator().manual_seed}[name]
+    sde = nde.SDE(drift, entrywise)
+    found = []
+    for _ in range(2):
+        generator = make(4)
+        found.append([np.asarray(solver.solve(sde, key=generator, **options).ys) for _ in range(2)])
+    assert np.array_equal(found[0], found[1])
+    assert not np.any(found[0][0] == found[0][1])
 
 
 def test_a_tree_is_the_key_of_what_else_is_random() -> None:
@@ -244,21 +326,50 @@ def test_shared_noise_moves_all_samples_alike() -> None:
         assert np.allclose(sol.ys, sol.ys[:1]) is alike
 
 
-def test_nested_states_reversed_time_and_single_precision() -> None:
-    """What holds on arrays holds on their parts; time may run backwards."""
-    parts = {"a": Y0[:, :1].astype(np.float32), "b": Y0[:, 1:].astype(np.float32)}
+def nested_drift(t: Any, y: Any, args: Any) -> Any:
+    return {name: drift(t, part, args) for name, part in y.items()}
 
-    def nested(t: Any, y: Any, args: Any) -> Any:
-        return {name: drift(t, part, args) for name, part in y.items()}
 
-    def noise(t: Any, y: Any, args: Any) -> Any:
-        return {name: matrix(t, part, args) for name, part in y.items()}
+def nested_matrix(t: Any, y: Any, args: Any) -> Any:
+    return {name: matrix(t, part, args) for name, part in y.items()}
 
-    args = ARGS.astype(np.float32)
+
+PARTS = {"a": Y0[:, :1], "b": Y0[:, 1:]}
+
+
+@pytest.mark.parametrize(("name", "batch"), STATUSES)
+def test_nested_states(name: str, batch: Any) -> None:
+    """What holds on an array holds on its parts, gradients included, and with times of samples."""
+    rng, solver = np.random.default_rng(8), Solver(name)
+    whole, nested = (
+        nde.SDE(*fields, noise="general", calculus="stratonovich")
+        for fields in ((drift, matrix), (nested_drift, nested_matrix))
+    )
+    options: dict[str, Any] = {
+        "method": "spark", "key": 5, "batch": batch, "rtol": 0.1, "atol": 0.1, "t_eval": TIMES,
+        "regularizer": ndereg.ErrorEstimate(),
+    }  # fmt: skip
+    if batch == "independent":
+        options["t_eval"] = np.stack([TIMES, TIMES[::-1] * 0.0 + np.linspace(0.2, 0.9, 5), TIMES])
+    lead = (3, 5) if batch == "independent" else (5, 3)
+    bar, penalty_bar = rng.normal(size=(*lead, 2)), rng.normal(size=3 if lead[0] == 3 else ())
+    expected = Solver("reference").gradient(whole, bar, penalty_bar, **options)
+    split = {"a": bar[..., :1], "b": bar[..., 1:]}
+    with double_precision(name):
+        sol, d_y0, d_args = solver.gradient(nested, split, penalty_bar, PARTS, **options)
+        close(np.concatenate([sol.ys["a"], sol.ys["b"]], axis=-1), expected[0].ys, 1e-11)
+        close(sol.penalty, expected[0].penalty, 1e-11)
+        close(np.concatenate([d_y0["a"], d_y0["b"]], axis=-1), expected[1], 1e-9)
+        close(d_args, expected[2], 1e-9)
+
+
+def test_reversed_time_and_single_precision() -> None:
+    """Also of parts."""
+    parts = {name: part.astype(np.float32) for name, part in PARTS.items()}
     options: dict[str, Any] = {"method": "euler_heun", "key": 5, "controller": STEP}
-    sde = nde.SDE(nested, noise, "general", "stratonovich")
+    sde = nde.SDE(nested_drift, nested_matrix, "general", "stratonovich")
     whole = nde.SDE(drift, matrix, "general", "stratonovich")
-    sol = nde.solve(sde, (1.0, 0.1), parts, args, **options)
+    sol = nde.solve(sde, (1.0, 0.1), parts, ARGS.astype(np.float32), **options)
     expected = nde.solve(whole, (1.0, 0.1), Y0, ARGS, **options)
     assert sol.ys["a"].dtype == np.float32
     close(np.concatenate([sol.ys["a"], sol.ys["b"]], axis=1), expected.ys, 1e-5)

@@ -22,7 +22,7 @@ from ndereg.plan.builder import Builder
 from ndereg.plan.langevin import HIGHEST, Moments
 from ndereg.spec.langevin import DECAY, LangevinMethod
 
-from .problems import Solver, close, double_precision, drift, entrywise, only_compiled
+from .problems import Known, Solver, close, double_precision, drift, entrywise, only_compiled
 
 METHODS = [name for name in ndereg.names("sde") if isinstance(ndereg.lookup(name), LangevinMethod)]
 STEP = ndereg.ConstantStep(0.25)
@@ -62,28 +62,6 @@ def test_moments_do_not_cancel() -> None:
             assert found[f"E{k}"] == pytest.approx(exact_moment(k, z), rel=1e-12), (k, z)
         assert found["decay"] == pytest.approx(math.exp(-z), rel=1e-14)
     assert [moments(0.0)[f"E{k}"] for k in range(HIGHEST + 1)] == [1.0, 0.0, 0.0, 0.0]
-
-
-class Known(diffrax.AbstractBrownianPath):
-    """One increment of a path, with its areas."""
-
-    increment: tuple[Any, Any, Any]
-
-    @property
-    def t0(self) -> float:
-        return 0.0
-
-    @property
-    def t1(self) -> float:
-        return 10.0
-
-    @property
-    def levy_area(self) -> Any:
-        return diffrax.SpaceTimeTimeLevyArea
-
-    def evaluate(self, t0: Any, t1: Any = None, left: bool = True, use_levy: bool = False) -> Any:
-        w, h, k = self.increment
-        return diffrax.SpaceTimeTimeLevyArea(dt=jnp.asarray(t1 - t0), W=w, H=h, K=k)
 
 
 def test_a_step_is_that_of_diffrax() -> None:
@@ -188,36 +166,77 @@ def bars(number: int) -> tuple[Any, Any]:
 
 
 CASES = [(number, METHODS[number % len(METHODS)]) for number in range(2 * len(METHODS))]
-COMPILED = {"jax": [(1, "ubu")], "numba": [(7, "should")]}
+CHOSEN = [
+    (number, method) for number, method in CASES if "controller" not in options(number, method)
+]
+"""Whose steps are chosen: with constant ones, they have every method."""
+COMPILED = {"jax": [(1, "ubu")], "numba": [(7, "quicsort")]}
 """What compilers take long for; Numba: halved steps, and a gradient that is handed on."""
+
+
+def agrees(other: Solver, number: int, method: str) -> None:
+    """Raise unless steps, estimates, penalties and gradients do."""
+    reference, given = Solver("reference"), options(number, method)
+    start, span = (X, 0.5 * X), (0.0, 1.0)
+    problem = (DYNAMICS, *bars(number), start, np.array(1.1), span)
+    expected = reference.gradient(*problem, **given)
+    with double_precision(other.name):
+        actual = other.gradient(*problem, **given)
+        for column in ("h", "error"):
+            close(getattr(actual[0].steps, column), getattr(expected[0].steps, column), 1e-11)
+        assert np.array_equal(actual[0].stats.nfev, expected[0].stats.nfev)
+        close(actual[0].penalty, expected[0].penalty, 1e-11)
+        for left, right in zip(actual[0].ys, expected[0].ys, strict=True):
+            close(left, right, 1e-11)
+        for left, right in zip((*actual[1], actual[2]), (*expected[1], expected[2]), strict=True):
+            close(left, right, 1e-9)
 
 
 @pytest.mark.parametrize("name", ["numba", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_backends_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps, estimates, penalties and gradients, adaptive and not, with output times."""
+    """Steps chosen and constant, with output times."""
     only_compiled(monkeypatch)
-    reference, other = Solver("reference"), Solver(name)
     for number, method in COMPILED.get(name, CASES):
-        given = options(number, method)
-        span: Any = (0.0, 1.0)
-        expected = reference.gradient(
-            DYNAMICS, *bars(number), (X, 0.5 * X), np.array(1.1), span, **given
-        )
-        with double_precision(name):
-            actual = other.gradient(
-                DYNAMICS, *bars(number), (X, 0.5 * X), np.array(1.1), span, **given
-            )
-            for column in ("h", "error"):
-                seen = getattr(expected[0].steps, column)
-                close(getattr(actual[0].steps, column), seen, 1e-10)
-            assert np.array_equal(actual[0].stats.nfev, expected[0].stats.nfev)
-            close(actual[0].penalty, expected[0].penalty, 1e-10)
-            for left, right in zip(
-                (*actual[0].ys, *actual[1], actual[2]),
-                (*expected[0].ys, *expected[1], expected[2]),
-                strict=True,
-            ):
-                close(left, right, 1e-9)
+        agrees(Solver(name), number, method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "method"), CHOSEN[: len(METHODS)])
+@pytest.mark.parametrize("name", ["numba", "jax"])
+def test_compiled_backends_agree(
+    name: str, number: int, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_compiled(monkeypatch)
+    agrees(Solver(name), number, method)
+
+
+def test_the_compiled_cases_are_all_methods() -> None:
+    assert {method for _, method in CHOSEN[: len(METHODS)]} == set(METHODS)
+
+
+@pytest.mark.parametrize("sampling", ["unbiased", "biased"])
+@pytest.mark.parametrize("step", ["first", "own"])
+def test_a_local_regularizer(step: Any, sampling: Any) -> None:
+    """One step more from a random state of positions and velocities, along the path."""
+    reference, other = Solver("reference"), Solver("torch")
+    for number, method in enumerate(METHODS):
+        local = ndereg.Local(ndereg.ErrorEstimate(), sampling, number % 2 > 0, step)
+        given: dict[str, Any] = {
+            "method": method, "key": 7, "rtol": 1e-2, "atol": 1e-2, "regularizer": local,
+            "controller": STEP, "batch": "independent" if number % 3 else "joint",
+        }  # fmt: skip
+        pair = np.zeros_like(X), np.zeros_like(X)
+        bar = np.ones(3 if number % 3 else ())
+        found = [
+            solver.gradient(DYNAMICS, pair, bar, (X, 0.5 * X), np.array(1.1), (0.0, 1.0), **given)
+            for solver in (reference, other)
+        ]
+        assert np.all(np.asarray(found[0][0].penalty) > 0) and found[0][2] != 0
+        close(found[1][0].penalty, found[0][0].penalty, 1e-11)
+        for left, right in zip(
+            (*found[1][1], found[1][2]), (*found[0][1], found[0][2]), strict=True
+        ):
+            close(left, right, 1e-9)
 
 
 def test_gradients_are_those_of_the_solve() -> None:

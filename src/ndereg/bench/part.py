@@ -77,7 +77,10 @@ class Part:
     ----------
     budget : float
         Seconds of timed calls for each framework.
-    frameworks : tuple of str
+    truth : callable
+        What answers are judged by, of the problem.
+    queries : int
+        Of a path, in a call, where that is the job: their rate is shown.
     """
 
     title: str
@@ -86,6 +89,7 @@ class Part:
     targets: tuple[Target, ...] = ()
     budget: float = 5.0
     truth: Callable[[Problem], Any] = solution_by_scipy
+    queries: int = 0
 
     def of(self, framework: str) -> tuple[Solver, ...]:
         """The solvers of one framework."""

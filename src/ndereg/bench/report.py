@@ -43,12 +43,21 @@ def memory(amount: float | None) -> str:
     return "–" if amount is None else f"{amount / 1e6:.1f} MB"
 
 
-def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def columns(part: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of a part: of queries their rate, in place of evaluations."""
+    if not part.get("queries"):
+        return _COLUMNS
+    return tuple("queries a second" if name == "evaluations" else name for name in _COLUMNS)
+
+
+def cells(row: Mapping[str, Any], queries: int = 0) -> tuple[str, ...]:
     """A row as text, in the order of the columns; refused rows say why."""
     if row["refused"]:
         return (row["framework"], row["solver"], "not comparable: " + row["refused"], *[""] * 8)
     timing, overhead = row["seconds"], row["overhead"]
     evaluations = "–" if row["evaluations"] is None else f"{row['evaluations']:.0f}"
+    if queries:
+        evaluations = f"{float(format(queries / timing['median'], '.3g')):,.0f}"
     if row["pullbacks"]:
         evaluations += f" + {row['pullbacks']:.0f}"
     return (
@@ -69,11 +78,11 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 def table(part: Mapping[str, Any]) -> Table:
     """A part for the terminal."""
     found = Table(title=part["title"], title_justify="left")
-    for name in _COLUMNS:
+    for name in columns(part):
         found.add_column(name, justify="left" if name in ("framework", "solver") else "right")
     for row in part["rows"]:
         style = "bold" if row["ours"] else "dim" if row["refused"] else ""
-        found.add_row(*cells(row), style=style)
+        found.add_row(*cells(row, part.get("queries", 0)), style=style)
     return found
 
 
@@ -155,10 +164,10 @@ def _measured_on(suite: str, machine: Mapping[str, Any]) -> str:
 
 
 def _markdown(part: Mapping[str, Any]) -> list[str]:
-    lines = [f"### {part['title']}", "", "| " + " | ".join(_COLUMNS) + " |",
+    lines = [f"### {part['title']}", "", "| " + " | ".join(columns(part)) + " |",
              "|" + "---|" * 2 + "---:|" * (len(_COLUMNS) - 2)]  # fmt: skip
     for row in part["rows"]:
-        texts = list(cells(row))
+        texts = list(cells(row, part.get("queries", 0)))
         if row["ours"]:
             texts[1] = f"**{texts[1]}**"
         lines.append("| " + " | ".join(texts) + " |")

@@ -40,6 +40,7 @@ class PartResult:
     gradient: bool
     rows: list[Row]
     outcomes: list[Outcome]
+    queries: int = 0
 
     def plain(self) -> dict[str, Any]:
         """As JSON data."""
@@ -47,7 +48,7 @@ class PartResult:
         outcomes = [{**asdict(o.target), "figure": o.figure, "met": o.met} for o in self.outcomes]
         return {
             "title": self.title, "tolerance": self.tolerance, "gradient": self.gradient,
-            "rows": rows, "targets": outcomes,
+            "rows": rows, "targets": outcomes, "queries": self.queries,
         }  # fmt: skip
 
 
@@ -96,7 +97,9 @@ def run_suite(
         outcomes = [Outcome(target, figure(target, rows)) for target in part.targets]
         outcomes = [o for o in outcomes if o.target.framework in frameworks]
         results.append(
-            PartResult(part.title, part.job.tolerance, part.job.gradient, rows, outcomes)
+            PartResult(
+                part.title, part.job.tolerance, part.job.gradient, rows, outcomes, part.queries
+            )
         )
     return results
 

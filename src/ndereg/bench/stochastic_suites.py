@@ -19,7 +19,7 @@ _HEUN = (
     *(ours(framework, "stochastic_heun") for framework in FRAMEWORKS),
     compiled("stochastic_heun"), diffrax_peer("Heun", "stochastic_heun"),
     torchsde_peer("heun", "stochastic_heun"),
-    torchsde_peer("heun", "stochastic_heun", compiled=True),
+    torchsde_peer("heun", "stochastic_heun", compile_fields=True),
 )  # fmt: skip
 _SPARK = (
     *(ours(framework, "spark") for framework in FRAMEWORKS), diffrax_peer("SPaRK", "spark"),
@@ -32,7 +32,7 @@ _REVERSIBLE = (
     compiled("reversible_heun"),
     diffrax_peer("ReversibleHeun", "reversible_heun"),
     torchsde_peer("reversible_heun", "reversible_heun"),
-    torchsde_peer("reversible_heun", "reversible_heun", compiled=True),
+    torchsde_peer("reversible_heun", "reversible_heun", compile_fields=True),
 )  # fmt: skip
 
 
@@ -48,16 +48,15 @@ def _targets(method: str, *peers: str) -> tuple[Target, ...]:
     if "torchsde heun" in peers:
         found = (*found, Target("torch", name, 0.4, "torchsde heun"))
         if method == "stochastic_heun":
-            found = (*found, *_compiled(name, "torchsde heun"))
+            found = (*found, *_compiled_targets(name, "torchsde heun"))
     return found
 
 
-def _compiled(name: str, peer: str) -> tuple[Target, Target]:
+def _compiled_targets(name: str, peer: str) -> tuple[Target, Target]:
     """The same of compiled fields, beside the peer as it is and with compiled fields as well."""
-    ours = f"{name}, compiled"
     return (
-        Target("torch", ours, 0.4, peer),
-        Target("torch", ours, 0.4, f"{peer}, compiled"),
+        Target("torch", f"{name}, compiled", 0.4, peer),
+        Target("torch", f"{name}, compiled", 0.4, f"{peer}, compiled"),
     )
 
 
@@ -87,6 +86,10 @@ def ensemble() -> list[Part]:
         Part("adaptive at 1e-03 along a tree, steps of their own",
              Job(problem, 1e-3, independent=True, accuracy=30.0), own,
              _targets("spark", "diffrax SPaRK"), truth=problems.geometric_on_path),
+        Part("adaptive at 1e-03 along a tree, one step for all",
+             Job(problem, 1e-3, accuracy=30.0), _SPARK,
+             _targets("spark", "diffrax SPaRK", "torchsde heun"),
+             truth=problems.geometric_on_path),
         Part("gradient of 100 constant steps, increments drawn",
              Job(problem, 0.01, dt=0.01, path="drawn", gradient=True), _HEUN,
              _targets("stochastic_heun", "torchsde heun"), truth=problems.geometric_law),
@@ -114,7 +117,7 @@ def pairs() -> list[Part]:
     """1,000 paths by the reversible Heun method, whose state is a pair."""
     job = Job(problems.geometric((1000, 1)), 0.01, dt=0.01, path="drawn")
     name, peer = "ndereg reversible_heun", "torchsde reversible_heun"
-    beside = (Target("torch", name, 0.4, peer), *_compiled(name, peer))
+    beside = (Target("torch", name, 0.4, peer), *_compiled_targets(name, peer))
     targets = (*_targets("reversible_heun", "diffrax ReversibleHeun"), *beside)
     return [
         Part("100 constant steps, increments drawn", job, _REVERSIBLE, targets,
@@ -135,7 +138,7 @@ def tree() -> list[Part]:
     return [
         Part(f"{paths.QUERIES:,} queries of {channels} channel{'s' * (channels > 1)}",
              Job(problems.queries(channels), paths.TOLERANCE), (*paths.OURS, *paths.PEERS),
-             targets, truth=problems.increments_law)
+             targets, truth=problems.increments_law, queries=paths.QUERIES)
         for channels in (1, 64)
     ]  # fmt: skip
 

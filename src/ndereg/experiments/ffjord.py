@@ -185,8 +185,8 @@ class Ffjord(Recipe):
             "evaluate_every": 5,
             "regularizers": ("none", "error", "steer", "taynode", "rnode"),
         },
-        # Of the code of Pal et al., for a mixture of Gaussians. Left out are its weight decay and
-        # its weights, from 2000 to 1000 of an aggregate that is not written down.
+        # Of the code of Pal et al., for a mixture of Gaussians. Left out are its weights, from 2000
+        # to 1000 of an aggregate that is not written down.
         "opening-the-blackbox": {
             "method": "tsit5",
             "rtol": 1.4e-8,
@@ -195,6 +195,8 @@ class Ffjord(Recipe):
             "batch_size": 1024,
             "epochs": 20,
             "learning_rate": 4e-2,
+            "weight_decay": 1e-5,
+            "anneal": "epoch",
             "evaluate_every": 1,
             "regularizers": ("none", "error"),
         },

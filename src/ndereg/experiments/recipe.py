@@ -72,6 +72,9 @@ class Settings:
     regularizers: tuple[str, ...] = ("none",)
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     schedule: str = "exponential"
+    anneal: str = "step"
+    """How often a weight that has a schedule moves: at every ``"step"``, or once an ``"epoch"``, to
+    what it is at the epoch's first step."""
     seeds: tuple[int, ...] = (0,)
     evaluate_every: int = 10
     threads: int = 1
@@ -102,6 +105,7 @@ class Settings:
                 f"expected a learning_rate_factor in (0, 1], received {self.learning_rate_factor}"
             )
         refuse_unknown("a schedule", (self.schedule,), SCHEDULES)
+        refuse_unknown("a choice of anneal", (self.anneal,), ("step", "epoch"))
         if not self.seeds:
             raise ValueError("expected at least one seed, received none")
 

@@ -260,8 +260,11 @@ class Trainer:
         return int(stream(self.run.seed, f"key.{step}").integers(2**31))
 
     def _weight(self, step: int) -> float:
-        budget = isinstance(self.schedule, NFEBudget)
-        return self.progress.adapted if budget else self.schedule(step)
+        if isinstance(self.schedule, NFEBudget):
+            return self.progress.adapted
+        if self.settings.anneal == "epoch":
+            step -= step % self.steps_per_epoch
+        return self.schedule(step)
 
     def _step(self, listener: Listener) -> None:
         step = self.progress.step

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import numba
 from llvmlite import binding as llvm
 from numba import njit
-from numba.core.codegen import JITCodeLibrary
+from numba.core import codegen
 from numba.core.compiler import Compiler
 
 __all__ = [
@@ -15,7 +17,12 @@ __all__ = [
 ]
 
 
-class _SelfContained(JITCodeLibrary):
+_HOOKS = ("_finalize_final_module", "_get_module_for_linking", "enable_object_caching")
+"""Of Numba's own library, which has no public way to say what :class:`_SelfContained` says."""
+_Library: Any = getattr(codegen, "JITCodeLibrary", object)
+
+
+class _SelfContained(_Library):  # type: ignore[misc]
     """Machine code that calls its own copies of the functions that were linked into it.
 
     Numba links them as symbols that another definition may replace. In the process that compiles
@@ -39,11 +46,30 @@ def _defined(module: Any, linkage: Any) -> list[Any]:
     return [f for f in module.functions if not f.is_declaration and f.linkage == linkage]
 
 
-class _Kernels(Compiler):
-    """Compiles for arguments of which no two arrays overlap, as in Fortran.
+def _is_hooked() -> bool:
+    """Whether this Numba lets kernels be self-contained; a warning if it does not."""
+    missing = [name for name in _HOOKS if not hasattr(_Library, name)]
+    if not hasattr(Compiler, "_compile_bytecode"):
+        missing.append("_compile_bytecode")
+    if missing:
+        warnings.warn(
+            f"expected a Numba whose compiler has {', '.join(missing)}, as 0.68 has, received "
+            f"{numba.__version__}: a solve may give other last bits in the process that compiles "
+            "it than in later ones; try pip install 'numba<0.69'",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return not missing
 
-    Loops over more than a few arrays are only vectorised if LLVM knows that; Numba has the flag,
-    but no keyword for it.
+
+HOOKED = _is_hooked()
+
+
+class _KernelCompiler(Compiler):
+    """Compiles kernels that are self-contained, for arguments of which no two arrays overlap.
+
+    Loops over more than a few arrays are only vectorised if LLVM knows of the latter; Numba has the
+    flag, but no keyword for it. For the former see :class:`_SelfContained`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -51,9 +77,10 @@ class _Kernels(Compiler):
         self.state.flags.noalias = True
 
     def _compile_bytecode(self) -> Any:
-        library = _SelfContained(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
-        library.enable_object_caching()
-        self.state.library = library
+        if HOOKED and self.state.library is None:
+            name = self.state.func_id.func_qualname
+            self.state.library = _SelfContained(self.state.targetctx.codegen(), name)
+            self.state.library.enable_object_caching()
         return super()._compile_bytecode()
 
 
@@ -61,7 +88,7 @@ _COMMON: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
     "no_cfunc_wrapper": True,
-    "pipeline_class": _Kernels,
+    "pipeline_class": _KernelCompiler,
 }
 
 #: Of the fast-math flags kernels have contraction, and one reciprocal for several quotients by the

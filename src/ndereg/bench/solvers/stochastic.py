@@ -106,7 +106,7 @@ def _compiled(problem: Problem, job: Job, solve: Callable[[Any, Any], Any]) -> C
     return lambda: jax.block_until_ready(graded(y0, args))[0][1]
 
 
-def _torch(method: str, job: Job, compiled: bool = False) -> Prepared:
+def _torch(method: str, job: Job, compile_fields: bool = False) -> Prepared:
     import torch
 
     import ndereg.torch as nde
@@ -115,7 +115,7 @@ def _torch(method: str, job: Job, compiled: bool = False) -> Prepared:
     problem = in_dtype(job.problem, job.dtype)
     y0, args, leaves = to_torch(problem, job.gradient, job.device)
     fields: Any = (problem.field, problem.diffusion)
-    if compiled:
+    if compile_fields:
         fields = map(torch.compile, fields)
     sde = nde.SDE(*fields, calculus="stratonovich")
     chosen = _chosen(job, method)
@@ -144,7 +144,7 @@ def ours(framework: str, method: str) -> Solver:
 
 def compiled(method: str) -> Solver:
     """Our solver on PyTorch, of drift and diffusion that ``torch.compile`` made."""
-    prepare = partial(_torch, method, compiled=True)
+    prepare = partial(_torch, method, compile_fields=True)
     return Solver(f"ndereg {method}, compiled", "torch", method, prepare, ours=True)
 
 
@@ -218,7 +218,7 @@ def _whole(opened: Any, t0: float, t1: float, key: Any) -> Any:
     return getattr(found, "W", found)
 
 
-def _torchsde(method: str, job: Job, compiled: bool = False) -> Prepared:
+def _torchsde(method: str, job: Job, compile_fields: bool = False) -> Prepared:
     import torch
     import torchsde
 
@@ -231,7 +231,7 @@ def _torchsde(method: str, job: Job, compiled: bool = False) -> Prepared:
     batch = y0 if y0.ndim > 1 else y0[None]
     drift, diffusion = problem.field, problem.diffusion
     assert diffusion is not None
-    if compiled:
+    if compile_fields:
         drift, diffusion = torch.compile(drift), torch.compile(diffusion)
 
     class Equation(torch.nn.Module):
@@ -288,10 +288,11 @@ def diffrax_peer(name: str, method: str) -> Solver:
     return Solver(f"diffrax {name}", "jax", method, partial(_diffrax, name, method))
 
 
-def torchsde_peer(method: str, tableau: str, compiled: bool = False) -> Solver:
+def torchsde_peer(method: str, tableau: str, compile_fields: bool = False) -> Solver:
     """A solver of torchsde; adaptive it halves its steps, which is another estimate.
 
     Compiled, its drift and diffusion are those that ``torch.compile`` made, as in :func:`compiled`.
     """
-    name = f"torchsde {method}{', compiled' * compiled}"
-    return Solver(name, "torch", tableau, partial(_torchsde, method, compiled=compiled))
+    name = f"torchsde {method}, compiled" if compile_fields else f"torchsde {method}"
+    prepare = partial(_torchsde, method, compile_fields=compile_fields)
+    return Solver(name, "torch", tableau, prepare)
