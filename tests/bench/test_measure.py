@@ -167,6 +167,8 @@ def test_a_random_solution_is_judged_by_its_law():
     assert Strong(np.exp).error(on_path) == pytest.approx(0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own
 @pytest.mark.parametrize("path", ["drawn", "tree"])
 def test_stochastic_solvers_beside_torchsde(path):
     problem = geometric((1000, 1))

@@ -238,7 +238,7 @@ def test_wrong_diffusions_are_refused(name: str) -> None:
             with pytest.raises(ValueError, match=words):
                 solver.solve(nde.SDE(drift, diffusion, noise), **options)
         nested = nde.SDE(lambda t, y, args: y, halves, "general")
-        with pytest.raises(ValueError, match="channels"):
+        with pytest.raises(ValueError, match="of one length m in all its arrays"):
             solver.solve(nested, {"a": Y0, "b": Y0}, **options)
 
 
