@@ -92,7 +92,10 @@ def test_without_rounding_the_first_steps_agree_to_ten_digits():
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["steer", "taynode", "rnode", "local-own"])
 def test_a_step_of_the_rows_to_compare_with_agrees(row):
-    """With as many digits; NumPy's step is compiled, derivatives of the third order included."""
+    """To nine digits; NumPy's step is compiled, derivatives of the third order included.
+
+    What is drawn of a key in a compiled step of JAX is JAX's own: other ends, steps and signs.
+    """
     import jax
 
     recipe, found = training_recipe(), {}
@@ -104,9 +107,12 @@ def test_a_step_of_the_rows_to_compare_with_agrees(row):
             params = in_float64(task.init(0))
             runner = make_runner(task, recipe.regularizers[row], settings, params)
             found[backend] = vars(runner.step(batch, 2.5, 0, 1)), runner.params()
-    (expected, params), *others = (found[backend] for backend in BACKENDS)
-    assert (expected["penalty"] == 0.0) == (row == "steer")
-    for step, moved in others:
+    expected, params = found["numpy"]
+    for backend in BACKENDS:
+        step, moved = found[backend]
+        assert np.isfinite(step["loss"]) and (step["penalty"] == 0.0) == (row == "steer")
+        if backend == "jax" and row != "taynode":
+            continue
         assert step == pytest.approx(expected, rel=1e-9)
         for name, value in params.items():  # Optax has the learning rate in single precision
             np.testing.assert_allclose(moved[name], value, rtol=1e-6, atol=1e-9)

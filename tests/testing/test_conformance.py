@@ -30,6 +30,14 @@ def test_a_fourth_backend_conforms(name: str) -> None:
     assert report.duties[0].served
 
 
+@pytest.mark.slow
+def test_pytorch_conforms() -> None:
+    """The backend that compiles nothing; `python -m ndereg.testing.conformance jax` is the rest."""
+    report = check(load_backend("torch"))
+    report.raise_if_failed()
+    assert all(duty.served for duty in report.duties)
+
+
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_defects_are_caught(defect: str) -> None:
     backend, duty = DEFECTS[defect]

@@ -15,6 +15,10 @@ from ndereg.backends.jax.machine import OPERATIONS as _OPERATIONS
 from ndereg.plan.brownian import NARROW_LEVELS, Areas, Grid
 
 
+MANY = 128
+"""Entries from which numbers are made once, and kept; of fewer XLA is faster if it fuses."""
+
+
 class JaxPathArrays:
     """Paths in float64, or in float32 without JAX's x64 mode."""
 
@@ -44,9 +48,20 @@ class JaxPathArrays:
     def contract(self, weights: Any, normals: Any) -> Any:
         """A sum of products, which keeps the precision of its operands on every device.
 
-        Without the barrier XLA makes the numbers again for each of the areas.
+        A sum is fused with what makes the numbers, which on a CPU are then made anew for each of
+        the areas, barrier or not; a product of matrices reads them from memory. Of few entries the
+        sum is the faster one all the same.
         """
-        return jnp.sum(weights * jax.lax.optimization_barrier(normals), axis=(1, 2))
+        if normals[0, 0].size < MANY:
+            return jnp.sum(weights * normals, axis=(1, 2))
+        areas, nodes = len(weights), normals.shape[0] * normals.shape[1]
+        weights = weights.reshape(areas, nodes, -1)
+        normals = normals.reshape(nodes, *normals.shape[2:])
+        if weights.shape[-1] == 1:
+            found = jnp.tensordot(weights[..., 0], normals, 1, precision="highest")
+        else:
+            found = jnp.einsum("anb,nbm->abm", weights, normals, precision="highest")
+        return found
 
 
 def interval(grid: Grid, start: Any, end: Any) -> Interval:

@@ -11,15 +11,11 @@ import jax.numpy as jnp
 from ndereg.backends.brownian import Path as BrownianPath
 from ndereg.backends.brownian import as_dtype, halves
 from ndereg.backends.jax import clock
-from ndereg.backends.jax.brownian import JaxPathArrays, interval
+from ndereg.backends.jax.brownian import MANY, JaxPathArrays, interval
 from ndereg.backends.jax.clock import Time
 from ndereg.backends.jax.inputs import Rows
 from ndereg.plan.brownian import Grid
 from ndereg.spec.stochastic import Coupling
-
-MANY = 128
-"""Entries from which their numbers are made once in a step; of fewer XLA fuses halves as well."""
-
 
 class StepNoise:
     """What the programs of a solve ask of its Brownian path, for all samples of all lanes.
