@@ -44,7 +44,7 @@ def test_an_unknown_recipe_is_an_error_with_a_hint():
         ({"weights": {"eror": "1"}}, "regularizers among"),
         ({"regularizers": ("error",), "weights": {"error": "1:2:3:4"}}, "START:END"),
         ({"schedule": "linear"}, "schedule among"),
-        ({"latent": 3}, "no option latent"),
+        ({"latent": 3}, "expected a setting of .digits. among .*received .latent."),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_runs(chosen, message):

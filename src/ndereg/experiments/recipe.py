@@ -289,12 +289,8 @@ class Recipe(ABC):
             If the recipe lacks the preset, an option or a regularizer, or a value is malformed.
         """
         refuse_unknown("a preset", (preset,), self.presets)
-        known = {field.name for field in dataclasses.fields(self.settings_type)}
-        if unknown := sorted(chosen.keys() - known):
-            raise ValueError(
-                f"recipe {self.name!r} has no option {_names(unknown)}; it has "
-                f"{', '.join(sorted(known))}"
-            )
+        known = sorted(field.name for field in dataclasses.fields(self.settings_type))
+        refuse_unknown(f"a setting of {self.name!r}", sorted(chosen), known)
         fixed = dict(self.presets[preset])
         if "epochs" in chosen:
             fixed.pop("steps", None)

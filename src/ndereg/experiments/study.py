@@ -145,12 +145,8 @@ class Study(ABC):
             If the study lacks the preset, an option or a row, or a value is out of range.
         """
         refuse_unknown("a preset", (preset,), self.presets)
-        known = {each.name for each in dataclasses.fields(self.settings_type)}
-        if unknown := sorted(chosen.keys() - known):
-            raise ValueError(
-                f"study {self.name!r} has no option {', '.join(unknown)}; it has "
-                f"{', '.join(sorted(known))}"
-            )
+        known = sorted(each.name for each in dataclasses.fields(self.settings_type))
+        refuse_unknown(f"a setting of the study {self.name!r}", sorted(chosen), known)
         settings = self.settings_type(
             **{"rows": tuple(self.rows), **self.presets[preset], **chosen}
         )

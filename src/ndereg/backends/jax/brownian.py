@@ -14,7 +14,6 @@ from ndereg.backends.jax import clock
 from ndereg.backends.jax.machine import OPERATIONS as _OPERATIONS
 from ndereg.plan.brownian import NARROW_LEVELS, Areas, Grid
 
-
 MANY = 128
 """Entries from which numbers are made once, and kept; of fewer XLA is faster if it fuses."""
 

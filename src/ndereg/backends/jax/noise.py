@@ -17,6 +17,7 @@ from ndereg.backends.jax.inputs import Rows
 from ndereg.plan.brownian import Grid
 from ndereg.spec.stochastic import Coupling
 
+
 class StepNoise:
     """What the programs of a solve ask of its Brownian path, for all samples of all lanes.
 
