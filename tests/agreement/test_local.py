@@ -92,7 +92,8 @@ def test_backends_agree(bench: Bench, reference: Bench, case: str) -> None:
 def test_random_fields(name: str, examples: int, reference: Bench) -> None:
     """Every regularizer of the solver's own estimates, and a random end, in one total.
 
-    The extra step is as long as the solve's: the error estimate of a cautious one may be rounding.
+    The steps are long, the last one (1.6) too: the estimates of short ones may be rounding, which
+    no two backends share.
     """
 
     @settings(max_examples=examples, deadline=None, derandomize=True)
@@ -107,8 +108,8 @@ def test_random_fields(name: str, examples: int, reference: Bench) -> None:
         y0, args = drawn.state.values(random), drawn.values(random)
         stiffness = 0.3 * ndereg.StiffnessEstimate(reduce="max")
         options: dict[str, Any] = {
-            "method": "tsit5", "key": 5, "rtol": 1e-6, "atol": 1e-6, "batch": batch,
-            "controller": ndereg.ConstantStep(0.4),
+            "method": "dopri5", "key": 5, "rtol": 1e-6, "atol": 1e-6, "batch": batch,
+            "controller": ndereg.ConstantStep(2.1),
             "regularizer": ERROR + stiffness + local("unbiased", True, step) + ndereg.Steer(0.3),
         }  # fmt: skip
         leaves, structure = flatten(y0)
@@ -118,7 +119,7 @@ def test_random_fields(name: str, examples: int, reference: Bench) -> None:
         for bench in (reference, Bench(name)):
             sol, *gradients = bench.gradient(
                 drawn.function,
-                (0.0, 1.0),
+                (0.0, 6.0),
                 y0,
                 args,
                 zeros,
