@@ -12,7 +12,7 @@ CORE := $(VENV)/.stamp-core
 FULL := $(VENV)/.stamp-full
 SOURCES := $(shell find src -name '*.py' 2>/dev/null)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test exhaustive lint docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(CORE)
@@ -20,6 +20,9 @@ demo: $(CORE)
 
 test: $(FULL)
 	$(BIN)/python -m pytest $(PYTEST)
+
+exhaustive: $(FULL)
+	$(BIN)/python -m pytest $(PYTEST) -m exhaustive
 
 lint: $(FULL)
 	$(BIN)/ruff check .

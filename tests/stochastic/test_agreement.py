@@ -99,7 +99,7 @@ def one_each() -> list[tuple[str, str, int]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", one_each(), ids=lambda case: f"{case[0]}-{case[1]}")
 @pytest.mark.parametrize("name", ["numba", "jax"])
 def test_every_method_agrees_where_it_is_compiled(
@@ -150,8 +150,17 @@ def test_adaptive_steps_agree(method: str, reference: Solver) -> None:
     adaptive_steps_agree(Solver("torch"), reference, method)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ADAPTIVE)
+FEW = ("sriw1", "sosra", "reversible_heun")
+"""Diagonal, additive and general noise, both batch modes, and output times."""
+
+
+def compiled(method: str) -> Any:
+    """Compiling takes 10 to 30 seconds: the few always, the others where all are asked for."""
+    marks = pytest.mark.slow if method in FEW else pytest.mark.exhaustive
+    return pytest.param(method, marks=marks)
+
+
+@pytest.mark.parametrize("method", [*map(compiled, ADAPTIVE)])
 @pytest.mark.parametrize("name", ["numba", "jax"])
 def test_adaptive_steps_agree_where_they_are_compiled(
     name: str, method: str, reference: Solver, monkeypatch: pytest.MonkeyPatch

@@ -200,7 +200,7 @@ def test_backends_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         agrees(Solver(name), number, method)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("number", "method"), CHOSEN[: len(METHODS)])
 @pytest.mark.parametrize("name", ["numba", "jax"])
 def test_compiled_backends_agree(

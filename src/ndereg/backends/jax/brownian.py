@@ -48,19 +48,23 @@ class JaxPathArrays:
         """A sum of products, which keeps the precision of its operands on every device.
 
         A sum is fused with what makes the numbers, which on a CPU are then made anew for each of
-        the areas, barrier or not; a product of matrices reads them from memory. Of few entries the
-        sum is the faster one all the same.
+        the areas, barrier or not; a product of matrices and a loop read them from memory. Of few
+        entries the sum is the faster one all the same.
         """
         if normals[0, 0].size < MANY:
             return jnp.sum(weights * normals, axis=(1, 2))
         areas, nodes = len(weights), normals.shape[0] * normals.shape[1]
-        weights = weights.reshape(areas, nodes, -1)
+        weights = weights.reshape(areas, nodes, -1, 1)
         normals = normals.reshape(nodes, *normals.shape[2:])
-        if weights.shape[-1] == 1:
-            found = jnp.tensordot(weights[..., 0], normals, 1, precision="highest")
-        else:
-            found = jnp.einsum("anb,nbm->abm", weights, normals, precision="highest")
-        return found
+        if weights.shape[2] == 1:
+            return jnp.tensordot(weights[..., 0, 0], normals, 1, precision="highest")
+        shape = jnp.broadcast_shapes(weights.shape[2:], normals.shape[1:])
+
+        def add(node: Any, total: Any) -> Any:
+            return total + weights[:, node] * normals[node]
+
+        total = jnp.zeros((areas, *shape), normals.dtype)
+        return jax.lax.fori_loop(0, nodes, add, total, unroll=4)
 
 
 def interval(grid: Grid, start: Any, end: Any) -> Interval:
