@@ -52,12 +52,17 @@ class SDE:
     """
 
     drift: Callable[..., Any]
-    diffusion: Callable[..., Any] | None
+    diffusion: Callable[..., Any] | None = ...  # type: ignore[assignment]  # refused below
     noise: NoiseKind = "diagonal"
     calculus: Calculus = "ito"
     shared: bool = False
 
     def __post_init__(self) -> None:
+        if self.diffusion is ...:
+            raise TypeError(
+                "expected a drift and a diffusion for SDE, received a drift alone; try "
+                "diffusion=None for an equation without noise, or solving the drift as a field"
+            )
         for name in ("drift", "diffusion"):
             value = getattr(self, name)
             if not callable(value) and not (name == "diffusion" and value is None):

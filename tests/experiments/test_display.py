@@ -86,6 +86,21 @@ def test_a_bar_ends_with_the_last_step(monkeypatch):
     assert task.fields | {} == {"epoch": 3, "loss": "1.0000", "nfev": 43, "score": "75.00 %"}
 
 
+def test_a_bar_says_that_its_run_compiles_until_it_starts():
+    run = Run("error", 0)
+    console = Console(width=120, force_terminal=False)
+    with LiveProgress(console, lookup("digits").metric) as bars:
+        bars.waiting([run], several_seeds=False)
+        bars.compiling(run)
+        with console.capture() as capture:
+            console.print(bars.progress)
+        assert "error" in capture.get() and "compiling" in capture.get()
+        bars.started(run, 30, 0)
+        with console.capture() as capture:
+            console.print(bars.progress)
+        assert "compiling" not in capture.get()
+
+
 def test_a_bar_that_is_interrupted_has_its_last_step(monkeypatch):
     monkeypatch.setattr("ndereg.experiments.display.SHOW_S", math.inf)
     run = Run("error", 0)

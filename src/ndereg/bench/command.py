@@ -13,8 +13,9 @@ from rich.table import Table
 Suite = Annotated[
     str | None,
     typer.Argument(
-        help="small, ensemble, mlp, latent, conv, long, train, cold, sde-small, sde-ensemble, "
-        "sde-mlp, sde-pairs or sde-tree."
+        help="Single trajectories (small), samples with steps of their own (ensemble), neural "
+        "fields (mlp, latent, conv), memory (long), a training step (train), a first call (cold); "
+        "stochastic: sde-small, sde-ensemble, sde-mlp, sde-pairs, sde-tree."
     ),
 ]
 Backends = Annotated[
@@ -49,7 +50,12 @@ def bench(
     device: Device = "cpu",
     results: Results = RESULTS,
 ) -> None:
-    """Time ndereg beside the installed peers, at matched methods and tolerances."""
+    """Time ndereg beside the installed peers, at matched methods and tolerances.
+
+    Solvers take turns in one process. A table shows times, errors and work,
+    and which targets are met; the same goes to RESULTS/SUITE.json, or --json.
+    A suite takes one to ten minutes; without one, all are run.
+    """
     from ndereg import machine
     from ndereg.bench import report
     from ndereg.bench.run import run_suite

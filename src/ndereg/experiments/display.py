@@ -60,11 +60,15 @@ class LiveProgress(Listener):
             blank = dict.fromkeys(("epoch", "loss", "nfev", "score"), "–")
             self.bars[run.name] = self.progress.add_task(name, total=None, start=False, **blank)
 
+    def compiling(self, run: Run) -> None:
+        """Say so."""
+        self.progress.update(self.bars[run.name], epoch="– (compiling)")
+
     def started(self, run: Run, steps: int, done: int) -> None:
         """Start the clock, compilation done."""
         self.running, self.latest = run, {}
         bar = self.bars[run.name]
-        self.progress.update(bar, total=steps, completed=done)
+        self.progress.update(bar, total=steps, completed=done, epoch="–")
         self.progress.start_task(bar)
 
     def stepped(self, run: Run, epoch: int, result: StepResult) -> None:

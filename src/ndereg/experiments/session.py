@@ -132,6 +132,7 @@ class Session:
                 if interrupt.requested and self.folder.config.exists():
                     raise Interrupted(f"before run {run.name}; finished runs are written")
                 trainer = Trainer(self.recipe, self.settings, self.task, self.folder, run)
+                listener.compiling(run)
                 trainer.prepare()
                 self._write_config()
                 results.append(trainer.train(listener, interrupt))

@@ -146,6 +146,9 @@ class Progress:
 class Listener:
     """What a display may override; silent as it is."""
 
+    def compiling(self, run: Run) -> None:
+        """React to what comes before the start of ``run``."""
+
     def started(self, run: Run, steps: int, done: int) -> None:
         """React to the start of ``run``, at step ``done`` of ``steps``."""
 
