@@ -286,8 +286,8 @@ def weigh(
     leaf = _runner(plan.leaf)(machine, {**inputs, "rate": rates[-1:]})
     count = len(plan.areas)
     names = [f"{area}{number}" for area in plan.areas for number in range(count)]
-    parts = [join([part[name][None] for name in names]) for part in (root, split, leaf)]
-    weights = join([parts[0], choose(twice, 0.0, parts[1]), parts[2]], 1)
+    split = {name: choose(twice, 0.0, split[name]) for name in names}
+    weights = join([join([part[name][None] for name in names]) for part in (root, split, leaf)], 1)
     shape = (count, count, *weights.shape[1:])
     return _node_words(depth, places, arrays), weights.reshape(shape), found
 

@@ -63,8 +63,7 @@ class JaxPathArrays:
         def add(node: Any, total: Any) -> Any:
             return total + weights[:, node] * normals[node]
 
-        total = jnp.zeros((areas, *shape), normals.dtype)
-        return jax.lax.fori_loop(0, nodes, add, total, unroll=4)
+        return jax.lax.fori_loop(0, nodes, add, jnp.zeros((areas, *shape), normals.dtype))
 
 
 def interval(grid: Grid, start: Any, end: Any) -> Interval:
