@@ -90,7 +90,15 @@ def test_without_rounding_the_first_steps_agree_to_ten_digits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["steer", "taynode", "rnode", "local-own"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "taynode",
+        "local-own",
+        pytest.param("steer", marks=pytest.mark.exhaustive),
+        pytest.param("rnode", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_step_of_the_rows_to_compare_with_agrees(row):
     """To nine digits; NumPy's step is compiled, derivatives of the third order included.
 

@@ -36,11 +36,11 @@ STEP = ndereg.ConstantStep(0.3)
 BACKENDS = ["reference", "numba", "torch", "jax"]
 STATUSES = [
     ("reference", "joint"), ("reference", "independent"), ("torch", "joint"),
-    ("torch", "independent"), pytest.param("numba", "joint", marks=pytest.mark.slow),
+    ("torch", "independent"), pytest.param("numba", "joint", marks=pytest.mark.exhaustive),
     ("numba", "independent"), ("jax", "joint"),
-    pytest.param("jax", "independent", marks=pytest.mark.slow),
+    pytest.param("jax", "independent", marks=pytest.mark.exhaustive),
 ]  # fmt: skip
-"""Backends and batch modes; what compilers take long for is slow."""
+"""Backends and batch modes; compilers take long, so one of the two stands for both."""
 
 
 def test_the_catalogue_is_consistent() -> None:
