@@ -18,8 +18,8 @@ class SDE:
     drift : callable
         ``f(t, y, args)``, as the field of an ordinary equation.
     diffusion : callable or None
-        ``g(t, y, args)`` of ``noise``; None is no noise at all: the equation is then the ordinary
-        one, solved by its methods.
+        Has to be given: ``g(t, y, args)`` of ``noise``, or None for no noise at all: the equation
+        is then the ordinary one, solved by its methods.
     noise : {"diagonal", "additive", "scalar", "general"}
         ``"diagonal"``: every entry of the state has a Brownian motion of its own; ``g`` is shaped
         like the state. ``"scalar"``: one Brownian motion moves all entries; ``g`` is shaped like
@@ -36,7 +36,7 @@ class SDE:
     Raises
     ------
     TypeError, ValueError
-        If a field is not callable, or `noise` or `calculus` is unknown.
+        If there is no diffusion, a field is not callable, or `noise` or `calculus` is unknown.
 
     Notes
     -----

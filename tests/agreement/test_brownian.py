@@ -15,6 +15,7 @@ import ndereg.jax
 from ndereg.backends.brownian import Entries
 from ndereg.backends.draws import key_words
 from ndereg.backends.jax import clock
+from ndereg.backends.jax.brownian import JaxPathArrays
 from ndereg.backends.registry import load_backend
 from ndereg.backends.torch.brownian import TensorPath
 from ndereg.plan.brownian import grid
@@ -165,19 +166,39 @@ def test_areas_differ_by_what_they_lack():
                 load_backend(name).brownian(areas, WORDS, CELLS, "float64")
                 for name in ("reference", "jax")
             ]
-            wanted, found = (s.increment(2.2, 3.3, Entries(1, 5)) for s in sources)
-            for area, a, b in zip("WHK", found, wanted, strict=True):
-                assert (a is None) == (b is None) == (area not in areas)
-                if a is not None:
-                    np.testing.assert_allclose(np.asarray(a), b, rtol=0, atol=1e-14)
+            for entries in (5, 200):  # few and many are added up otherwise
+                wanted, found = (s.increment(2.2, 3.3, Entries(1, entries)) for s in sources)
+                for area, a, b in zip("WHK", found, wanted, strict=True):
+                    assert (a is None) == (b is None) == (area not in areas)
+                    if a is not None:
+                        np.testing.assert_allclose(np.asarray(a), b, rtol=0, atol=1e-14)
 
 
-def test_transformations_of_jax():
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "shapes", [(1, 1, 5), (1, 1, 200), (1, 200, 2), (200, 200, 1), (70, 70, 3)]
+)
+def test_sums_over_nodes_in_jax(platform, shapes, monkeypatch):
+    """Samples of weights and of numbers, and channels: every way of adding them up."""
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    samples, rows, channels = shapes
+    rng = np.random.default_rng(2)
+    weights = rng.normal(size=(2, 2, 7, samples, 1))
+    normals = rng.normal(size=(2, 7, rows, channels))
+    wanted = np.sum(weights * normals, axis=(1, 2))
+    with jax.enable_x64(True):
+        found = JaxPathArrays().contract(jnp.asarray(weights), jnp.asarray(normals))
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("entries", [2, 200])
+def test_transformations_of_jax(entries):
     """Times, keys and spans that are traced; a lane of ``vmap`` has the path of its key."""
     with jax.enable_x64(True):
 
         def at(key, t0, s, t):
-            return ndereg.BrownianTree(key, 2.0, 5.0, (2,), 1e-3, "WH").increment(s, t, "jax")
+            return ndereg.BrownianTree(key, 2.0, 5.0, (entries,), 1e-3, "WH").increment(s, t, "jax")
 
         keys = jax.random.split(jax.random.key(3), 4)
         found = jax.jit(jax.vmap(at, (0, None, None, 0)))(keys, 2.0, 2.25, jnp.arange(1.0, 5.0))
@@ -187,7 +208,7 @@ def test_transformations_of_jax():
             if lane < 1:
                 assert np.isnan(parts[0]).all()
                 continue
-            tree = ndereg.BrownianTree(keys[lane], 2.0, 5.0, (2,), 1e-3, "WH")
+            tree = ndereg.BrownianTree(keys[lane], 2.0, 5.0, (entries,), 1e-3, "WH")
             for a, b in zip(parts, tree.increment(2.25, lane + 1.0), strict=True):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-14)
 

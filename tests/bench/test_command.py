@@ -27,6 +27,7 @@ def test_unknown_suites_and_backends():
     assert found.exit_code == 2
     assert "expected one of small" in found.output
     assert "received 'cupy'" in run("small", "--backend", "cupy").output
+    assert "expected a SUITE for --json" in run("--json", "results.json").output
 
 
 def test_the_page_is_made_from_results(tmp_path):

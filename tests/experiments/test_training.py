@@ -210,6 +210,10 @@ class StopAfter(Listener):
 
     def __init__(self, interrupt, steps):
         self.interrupt, self.steps = interrupt, steps
+        self.compiled = []
+
+    def compiling(self, run):
+        self.compiled.append(run.name)
 
     def stepped(self, run, epoch, result):
         self.steps -= 1
@@ -327,19 +331,28 @@ def test_a_session_trains_what_is_missing_only(tmp_path):
     assert again.settings == session.settings
     listener = StopAfter(Interrupt(), 10**9)
     assert [vars(r) for r in again.train(listener)] == [vars(r) for r in first]
-    assert listener.steps == 10**9
+    assert listener.steps == 10**9 and not listener.compiled
     assert not list(tmp_path.glob("checkpoints/*"))
     assert json.loads((tmp_path / "config.json").read_text())["versions"].keys() >= {"numba"}
 
 
 def test_an_interrupt_between_two_runs_keeps_the_finished_one(tmp_path):
+    told = []
+
     class StopWhenFinished(Listener):
+        def compiling(self, run):
+            told.append(f"compiling {run.name}")
+
+        def started(self, run, steps, done):
+            told.append(f"started {run.name}")
+
         def finished(self, run, result):
             signal.raise_signal(signal.SIGINT)
 
     session = run(tmp_path, epochs=1, regularizers=("none", "error"))
     with pytest.raises(Interrupted, match="before run error-seed0; finished runs are written"):
         session.train(StopWhenFinished())
+    assert told == ["compiling none-seed0", "started none-seed0"]
     assert [result.regularizer for result in session.results()] == ["none"]
 
 

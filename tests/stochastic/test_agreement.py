@@ -154,6 +154,15 @@ FEW = ("sriw1", "sosra", "reversible_heun")
 """Diagonal, additive and general noise, both batch modes, and output times."""
 
 
+def test_the_few_are_what_they_stand_for() -> None:
+    chosen = [chosen_steps(method) for method in FEW]
+    assert {options["batch"] for options in chosen} == {"joint", "independent"}
+    assert any("t_eval" in options for options in chosen)
+    kinds = [ndereg.lookup(method).noises for method in FEW]
+    drawn = {k[ADAPTIVE.index(m) % len(k)] for m, k in zip(FEW, kinds, strict=True)}
+    assert drawn == {"diagonal", "additive", "general"}
+
+
 def compiled(method: str) -> Any:
     """Compiling takes 10 to 30 seconds: the few always, the others where all are asked for."""
     marks = pytest.mark.slow if method in FEW else pytest.mark.exhaustive

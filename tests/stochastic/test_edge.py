@@ -38,9 +38,9 @@ STATUSES = [
     ("reference", "joint"), ("reference", "independent"), ("torch", "joint"),
     ("torch", "independent"), pytest.param("numba", "joint", marks=pytest.mark.exhaustive),
     ("numba", "independent"), ("jax", "joint"),
-    pytest.param("jax", "independent", marks=pytest.mark.exhaustive),
+    pytest.param("jax", "independent", marks=pytest.mark.slow),
 ]  # fmt: skip
-"""Backends and batch modes; compilers take long, so one of the two stands for both."""
+"""Backends and batch modes; what compilers take long for is slow, or left to make exhaustive."""
 
 
 def test_the_catalogue_is_consistent() -> None:

@@ -162,7 +162,6 @@ WIDE = np.random.default_rng(3).normal(size=(7, 11))
 
 def kept_by_torch(adjoint: str, steps: int) -> int:
     """Entries of tensors as large as the state that live between the solve and its pullback."""
-
     gc.collect()
     gc.freeze()  # what is there already is not looked at
     try:

@@ -243,7 +243,12 @@ PATH: dict[str, Any] = {"key": 3, "rtol": 0.1, "atol": 0.1, "replays": 2}
 
 
 @pytest.mark.parametrize(
-    "name", ["torch", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("numpy", "jax"))]
+    "name",
+    [
+        "torch",
+        pytest.param("jax", marks=pytest.mark.slow),
+        pytest.param("numpy", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_stochastic_equation_along_one_path(name: str) -> None:
     """Single steps are taken along the path of the run, and times are the same to the last bit."""

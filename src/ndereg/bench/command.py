@@ -54,7 +54,7 @@ def bench(
 
     Solvers take turns in one process. A table shows times, errors and work,
     and which targets are met; the same goes to RESULTS/SUITE.json, or --json.
-    A suite takes one to ten minutes; without one, all are run.
+    Without a suite, all are run.
     """
     from ndereg import machine
     from ndereg.bench import report
@@ -68,6 +68,8 @@ def bench(
         _write_docs(docs, results)
         console.print(f"wrote {docs}")
         return
+    if suite is None and json_file is not None:
+        raise typer.BadParameter("expected a SUITE for --json, received none; try --results FOLDER")
     names = list(SUITES) if suite is None else [suite]
     for name in names:
         if name not in SUITES:

@@ -62,13 +62,13 @@ class LiveProgress(Listener):
 
     def compiling(self, run: Run) -> None:
         """Say so."""
-        self.progress.update(self.bars[run.name], epoch="– (compiling)")
+        self.progress.update(self.bars[run.name], loss="compiling")
 
     def started(self, run: Run, steps: int, done: int) -> None:
         """Start the clock, compilation done."""
         self.running, self.latest = run, {}
         bar = self.bars[run.name]
-        self.progress.update(bar, total=steps, completed=done, epoch="–")
+        self.progress.update(bar, total=steps, completed=done, loss="–")
         self.progress.start_task(bar)
 
     def stepped(self, run: Run, epoch: int, result: StepResult) -> None:

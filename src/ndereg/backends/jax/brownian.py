@@ -49,21 +49,24 @@ class JaxPathArrays:
 
         A sum is fused with what makes the numbers, which on a CPU are then made anew for each of
         the areas, barrier or not; a product of matrices and a loop read them from memory. Of few
-        entries the sum is the faster one all the same.
+        entries the sum is the faster one all the same. A loop is what a CPU is faster at than at
+        one small product a sample; elsewhere every iteration would be a kernel to start.
         """
         if normals[0, 0].size < MANY:
             return jnp.sum(weights * normals, axis=(1, 2))
         areas, nodes = len(weights), normals.shape[0] * normals.shape[1]
-        weights = weights.reshape(areas, nodes, -1, 1)
+        weights = weights.reshape(areas, nodes, -1)
         normals = normals.reshape(nodes, *normals.shape[2:])
-        if weights.shape[2] == 1:
-            return jnp.tensordot(weights[..., 0, 0], normals, 1, precision="highest")
-        shape = jnp.broadcast_shapes(weights.shape[2:], normals.shape[1:])
+        if weights.shape[-1] == 1:
+            return jnp.tensordot(weights[..., 0], normals, 1, precision="highest")
+        if jax.default_backend() != "cpu":
+            return jnp.einsum("anb,nbm->abm", weights, normals, precision="highest")
 
         def add(node: Any, total: Any) -> Any:
-            return total + weights[:, node] * normals[node]
+            return total + weights[:, node, :, None] * normals[node]
 
-        return jax.lax.fori_loop(0, nodes, add, jnp.zeros((areas, *shape), normals.dtype))
+        zero = jnp.zeros_like(weights[:, 0, :, None] * normals[0])
+        return jax.lax.fori_loop(0, nodes, add, zero)
 
 
 def interval(grid: Grid, start: Any, end: Any) -> Interval:
