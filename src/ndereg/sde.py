@@ -18,8 +18,8 @@ class SDE:
     drift : callable
         ``f(t, y, args)``, as the field of an ordinary equation.
     diffusion : callable or None
-        Has to be given: ``g(t, y, args)`` of ``noise``, or None for no noise at all: the equation
-        is then the ordinary one, solved by its methods.
+        ``g(t, y, args)`` of ``noise``; None is no noise at all: the equation is then the ordinary
+        one, solved by its methods.
     noise : {"diagonal", "additive", "scalar", "general"}
         ``"diagonal"``: every entry of the state has a Brownian motion of its own; ``g`` is shaped
         like the state. ``"scalar"``: one Brownian motion moves all entries; ``g`` is shaped like
@@ -36,7 +36,7 @@ class SDE:
     Raises
     ------
     TypeError, ValueError
-        If there is no diffusion, a field is not callable, or `noise` or `calculus` is unknown.
+        If a field is not callable, or `noise` or `calculus` is unknown.
 
     Notes
     -----
@@ -52,17 +52,12 @@ class SDE:
     """
 
     drift: Callable[..., Any]
-    diffusion: Callable[..., Any] | None = ...  # type: ignore[assignment]  # refused below
+    diffusion: Callable[..., Any] | None
     noise: NoiseKind = "diagonal"
     calculus: Calculus = "ito"
     shared: bool = False
 
     def __post_init__(self) -> None:
-        if self.diffusion is ...:
-            raise TypeError(
-                "expected a drift and a diffusion for SDE, received a drift alone; try "
-                "diffusion=None for an equation without noise, or solving the drift as a field"
-            )
         for name in ("drift", "diffusion"):
             value = getattr(self, name)
             if not callable(value) and not (name == "diffusion" and value is None):

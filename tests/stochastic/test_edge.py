@@ -247,8 +247,6 @@ def test_what_is_no_equation_is_refused() -> None:
         nde.SDE(drift, entrywise, "coloured")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"expected a callable for SDE\.drift"):
         nde.SDE(3, entrywise)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"received a drift alone; try diffusion=None"):
-        nde.SDE(drift)
     with pytest.raises(ValueError, match=r"expected an ndereg\.SDE for method='sosri'"):
         nde.solve(drift, SPAN, Y0, ARGS, method="sosri")
 
