@@ -133,7 +133,7 @@ class BrownianTree:
 
         times = [self._time(backend, value, what) for value, what in ((s, "s"), (t, "t"))]
         arrays = [value for value in (s, t) if backend.owns(value)]
-        words = self._words(backend)
+        words = self.words(backend)
         like = arrays[0] if arrays else None
         source = backend.brownian(self.areas, words, self.grid, "float64", like)
         entries = Entries(1, math.prod(self.shape), shared=True)
@@ -143,14 +143,19 @@ class BrownianTree:
             shape = (found[0].shape[0], *self.shape)
         return tuple(part.reshape(shape) for part in found if part is not None)
 
-    def _words(self, backend: Any) -> tuple[Any, Any]:
-        """Two words of the key; what a generator gave at first stays."""
+    def words(self, backend: Any) -> tuple[Any, Any]:
+        """Return the two words that the path is drawn from; what a generator gave at first stays.
+
+        Keys of JAX are read again each time: inside a transformation they are not to be kept.
+        """
         from ndereg.backends.draws import key_words
 
         drawn: dict[str, Any] = self.__dict__
-        if "_drawn" not in drawn:
-            object.__setattr__(self, "_drawn", key_words(backend, self.key))
-        words: tuple[Any, Any] = drawn["_drawn"]
+        if "_drawn" in drawn:
+            return drawn["_drawn"]  # type: ignore[no-any-return]
+        words = key_words(backend, self.key)
+        if all(isinstance(word, numbers.Integral) for word in words):
+            object.__setattr__(self, "_drawn", words)
         return words
 
     def _time(self, backend: Any, value: Any, what: str) -> Any:

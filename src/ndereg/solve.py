@@ -69,7 +69,8 @@ class Face:
             also an ``nn.Module`` called as ``f(t, y)``. With ``batch="joint"`` ``t`` has shape
             ``()``; with ``"independent"`` the field sees the whole batch and ``t`` has shape
             ``(B, 1, ...)`` so that it broadcasts against ``y``. An :class:`ndereg.SDE` is a
-            stochastic equation, an :class:`ndereg.Flow` carries a log-density along.
+            stochastic equation, an :class:`ndereg.UnderdampedLangevin` Langevin dynamics; an
+            :class:`ndereg.Flow` carries a log-density along.
         t_span : (t0, t1)
             ``t1 < t0`` integrates backwards; ``t0 == t1`` returns ``y0``.
         y0 : array, or nested dict, tuple or list of arrays
@@ -79,13 +80,15 @@ class Face:
         t_eval : (T,) times, or (B, T) with ``batch="independent"``
             In the order of integration and within the span. Answered from the method's own
             interpolant, of a stochastic equation by a shorter step along the same path; the steps
-            do not change. None returns only ``y(t1)``.
+            do not change. (Constant steps along an integer ``key`` have another path with output
+            times than without, as they then do not draw it by the number of the step; a
+            :class:`ndereg.BrownianTree` is one path.) None returns only ``y(t1)``.
         method : str, Tableau or StochasticMethod
             A name of the catalogue, or a tableau. A stochastic equation has methods of its own; the
             default there is ``"sosri"`` (Ito) or ``"spark"`` (Stratonovich, and general noise),
             ``"sosra"`` for additive noise, ``"euler_maruyama"`` for general noise of Ito, and
             ``"quicsort"`` for Langevin dynamics; with ``adjoint="reversible"`` it is
-            ``"reversible_heun"``.
+            ``"reversible_heun"``, and with ``"backsolve"`` ``"spark"`` also for additive noise.
         rtol, atol : float
             A step is accepted when the RMS of ``err / (atol + rtol max(|y|, |y1|))`` is at most 1.
             Run-time values.
@@ -105,8 +108,9 @@ class Face:
         key : int, key of the framework, or BrownianTree
             What is random is drawn from: the noise of a stochastic equation, and the choices of
             ``ndereg.Local``, ``ndereg.Steer``, ``ndereg.JacobianFrobenius`` and ``ndereg.Flow``. An
-            int gives the same on every backend. Otherwise a ``numpy.random.Generator``, a
-            ``torch.Generator`` or a key of ``jax.random``, also one inside a transformation.
+            int gives the same on every backend. Otherwise what the face has: a
+            ``numpy.random.Generator``, a ``torch.Generator`` or a key of ``jax.random``, also one
+            inside a transformation.
         record : bool
             Keep every attempted step in ``steps``.
         throw : bool

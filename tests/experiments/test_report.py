@@ -72,6 +72,14 @@ def test_seeds_give_a_mean_and_a_deviation(metric):
     assert cells(row, metric)[1:3] == ["97.00 % ± 1.41 %", "53.0 ± 4.2 1.00×"]
 
 
+def test_ratios_are_to_the_same_seeds(metric):
+    runs = [result("none", 0, nfev=50), result("none", 1, nfev=100), result("error", 1, nfev=50)]
+    rows = summarize(runs, metric)
+    assert [row.nfev.ratio for row in rows] == [1.0, 0.5]
+    alone = summarize([result("none", 0, nfev=50), result("error", 1, nfev=25)], metric)
+    assert alone[1].nfev.ratio == 0.5
+
+
 def test_weights_of_one_regularizer_are_rows_of_their_own(metric):
     runs = [
         result("none"),

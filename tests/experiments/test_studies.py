@@ -209,6 +209,15 @@ def test_a_row_without_its_package_is_left_out_with_a_sentence(tmp_path, monkeyp
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
+def test_nuts_samples_the_same_funnel(tmp_path):
+    """Beside Langevin dynamics, its gradients counted."""
+    (outcome,) = session(tmp_path / "a", rows=("nuts",), paths=8, samples=32).compute()
+    assert outcome.values["gradients"] > 2 and outcome.values["failed"] == 0
+    assert 0 < outcome.values["effective"] <= 1.5 and outcome.values["mean_error"] < 3
+    assert np.std(outcome.curves["y"]) > 0.5
+
+
 def test_published_figures_stand_beside():
     study = experiment("langevin")
     values = {column.name: 2.0 for column in study.columns}

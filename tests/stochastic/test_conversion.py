@@ -268,6 +268,9 @@ def test_diagonal_noise_that_mixes_entries_is_refused(name: str) -> None:
             solver.solve(
                 ndereg.SDE(drift, swapped).converted("stratonovich"), batch=batch, **options
             )
+    started = ndereg.SDE(drift, lambda t, y, args: t * swapped(t, y, args))  # at t = 0 it is 0
+    with pytest.raises(ValueError, match=r"one that mixes entries"):
+        solver.solve(started.converted("stratonovich"), span=(0.0, 1.0), **options)
 
 
 def test_compiled_functions_are_refused() -> None:

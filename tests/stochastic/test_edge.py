@@ -15,7 +15,7 @@ import ndereg.jax
 import ndereg.numpy as nde
 import ndereg.torch
 from ndereg import ops
-from ndereg.spec.stochastic import StochasticTableau, Weights, check
+from ndereg.spec.stochastic import Evaluations, StochasticTableau, Weights, check
 
 from .problems import (
     ARGS,
@@ -57,6 +57,32 @@ def test_the_catalogue_is_consistent() -> None:
                                     method.diffusion, wrong))  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "condition"),
+    [
+        ("sra1", {"chi2": (0.5,)}, "alpha B0 e"),
+        ("sosra2", {"chi2": (0.5,)}, "alpha B0 e"),
+        ("sriw1", {"chi2": (0.5,)}, "alpha B0 e"),
+        ("sosri2", {"chi2": (0.5,)}, "alpha B0 e"),
+        ("sriw1", {"root": (0.4,)}, "beta1 B1 e"),
+    ],
+)
+def test_order_conditions(name: str, change: dict[Any, Any], condition: str) -> None:
+    """Where row sums are as they should be, and a weight of the noise is not."""
+    method = ndereg.lookup(name)
+    fields = {"drift": method.drift, "diffusion": method.diffusion}
+    ((variable, row),) = change.items()
+    part = "drift" if variable == "chi2" else "diffusion"
+    stages = list(fields[part].stages)
+    c, weights = stages[1]
+    stages[1] = (c, Weights(weights.drift, ((variable, row),)))
+    fields[part] = Evaluations(tuple(stages))
+    wrong = StochasticTableau(name, method.calculus, method.orders, **fields,
+                              solution=method.solution)  # fmt: skip
+    with pytest.raises(ValueError, match=f"expected {condition}, for order 1.5"):
+        check(wrong)
+
+
 def test_without_noise_it_is_the_ordinary_equation() -> None:
     reference = Solver("reference")
     for name in ndereg.names():
@@ -93,6 +119,8 @@ def test_without_noise_it_is_the_ordinary_equation() -> None:
         ({"adjoint": "backsolve"}, r"of Stratonovich for adjoint='backsolve'.*sde\.converted"),
         ({"method": "euler_maruyama", "controller": None}, "embedded error.*lamba_em"),
         ({"controller": ndereg.PIDController(dt_min=1e-9)}, "dt_min of at least"),
+        ({"controller": ndereg.PIDController(dt_max=1e-9)}, "dt_max of at least"),
+        ({"controller": ndereg.PIDController(), "first_step": 1e-9}, "first_step of at least"),
         (
             {"key": ndereg.BrownianTree(0, 0.5, 1.0, (6,), 1e-3, areas="WH")},
             "within that of the BrownianTree",
@@ -136,6 +164,9 @@ def test_additive_noise_does_not_depend_on_the_state(name: str) -> None:
             solver.solve(nde.SDE(drift, by_state, "additive"), batch=batch, **options)
     if name == "reference":
         solver.solve(nde.SDE(drift, hidden, "additive"), **options)
+    started = nde.SDE(drift, lambda t, y, args: t * y, "additive")  # at t = 0 it is 0
+    with pytest.raises(ValueError, match="depends on the time alone"):
+        solver.solve(started, span=(0.0, 1.0), **options)
     by_args = nde.SDE(drift, lambda t, y, args: 0.3 + (args[0] - ARGS[0]) * y, "additive")
     solver.solve(by_args, Y0, ARGS, **options)
     with pytest.raises(ValueError, match="depends on the time alone"):
@@ -302,6 +333,46 @@ def test_generators_are_drawn_from(name: str) -> None:
         found.append([np.asarray(solver.solve(sde, key=generator, **options).ys) for _ in range(2)])
     assert np.array_equal(found[0], found[1])
     assert not np.any(found[0][0] == found[0][1])
+
+
+@pytest.mark.parametrize("name", ["reference", "numba", "torch"])
+def test_a_tree_of_a_generator_is_one_path(name: str) -> None:
+    """What it says of itself is what every solve along it sees."""
+    make = torch.Generator().manual_seed if name == "torch" else np.random.default_rng
+    tree = ndereg.BrownianTree(make(4), 0.0, 1.0, (2,), 1e-3)
+    sde = nde.SDE(lambda t, y, args: 0.0 * y, lambda t, y, args: 1.0 + 0.0 * y, "additive")
+    options: dict[str, Any] = {"method": "euler_maruyama", "key": tree, "controller": STEP}
+    solver, start = Solver(name), np.zeros(2)
+    first, second = (
+        solver.solve(sde, start, None, span=(0.0, 1.0), **options).ys for _ in range(2)
+    )
+    close(first, tree.increment(0.0, 1.0, name)[0], 1e-14)
+    assert np.array_equal(first, second)
+
+
+def test_a_tree_first_asked_within_a_transformation_is_the_same_after_it() -> None:
+    with jax.enable_x64(True):
+        tree = ndereg.BrownianTree(jax.random.key(4), 0.0, 1.0, (2,), 1e-3)
+        traced = jax.jit(lambda t: tree.increment(0.0, t)[0])(0.5)
+        close(tree.increment(0.0, 0.5)[0], traced, 1e-14)
+        close(jax.jit(lambda t: tree.increment(0.0, t)[0] + 0.0)(0.5), traced, 1e-14)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_times_of_a_stochastic_equation_have_no_gradient(name: str) -> None:
+    solver, sde = Solver(name), nde.SDE(drift, entrywise)
+    options: dict[str, Any] = {"method": "milstein", "controller": STEP, "key": 1}
+
+    def end(t1: Any) -> Any:
+        return solver.face.solve(
+            sde, (0.1, t1), solver.put(Y0), solver.put(ARGS), **options
+        ).ys.sum()  # fmt: skip
+
+    with double_precision(name), pytest.raises(ValueError, match="times without a gradient"):
+        if name == "jax":
+            jax.grad(end)(1.0)
+        else:
+            end(torch.tensor(1.0, dtype=torch.float64, requires_grad=True)).backward()
 
 
 def test_a_tree_is_the_key_of_what_else_is_random() -> None:

@@ -132,9 +132,11 @@ def _refuse_unfit(method: Tableau | StochasticMethod, noise: Noise | None) -> No
     if noise.kind == "langevin":
         what = "underdamped Langevin dynamics"
     if stochastic and noise.kind in method.noises:
+        entrywise = ", if entry i of its diffusion depends on entry i of the state alone"
         advice = (
             f"; {method.name!r} solves equations of {method.calculus.capitalize()}, as which the "
             f"same equation is sde.converted({method.calculus!r})"
+            f"{entrywise if noise.kind == 'diagonal' else ''}"
         )
     elif isinstance(method, LangevinMethod):
         advice = f"; {method.name!r} solves an ndereg.UnderdampedLangevin"

@@ -281,12 +281,12 @@ def driven(
     """
     diffusion = _diffusion(with_paths(backend), problem, equation, found, key)
     if found.noise.kind == "additive":
-        refuse_dependence(backend, diffusion, problem.t0, problem.y0, problem.args)
+        refuse_dependence(backend, diffusion, problem)
     if found.noise.kind == "diagonal" and isinstance(problem.field, ConvertedDrift):
-        refuse_mixing(backend, diffusion, problem.t0, problem.y0, problem.args)
+        refuse_mixing(backend, diffusion, problem)
     parameters = problem.parameters
     if problem.spec.adaptive:
-        parameters = smallest_step(parameters, diffusion.path)
+        parameters = smallest_step(parameters, problem.first_step, diffusion.path)
     else:
         refuse_unresolved(backend, problem.dt, (problem.t0, problem.t1), diffusion.path)
     return replace(problem, diffusion=diffusion, parameters=parameters)
@@ -315,32 +315,35 @@ _independent: WeakSet[Any] = WeakSet()
 """Functions of no more than time and state that were found to depend on the time alone."""
 
 
-def refuse_dependence(
-    backend: Backend, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
-) -> None:
+INSIDE = 0.618
+"""Where in the span a diffusion is looked at; at an end it may vanish, whatever it depends on."""
+
+
+def refuse_dependence(backend: Backend, diffusion: Diffusion, problem: Problem) -> None:
     """Refuse a diffusion of additive noise that depends on the state.
 
-    Its values at the start and at another state are compared: once for a function that reads
-    nothing else, and at every solve where there are ``args``, parameters of a module or variables
-    of a closure, which may be others by then. Where they are only known when compiled, or not
-    finite, nothing is said.
+    Its values at the start and at another state, at one time within the span, are compared: once
+    for a function that reads nothing else, and at every solve where there are ``args``, parameters
+    of a module or variables of a closure, which may be others by then. Where they are only known
+    when compiled, or not finite, nothing is said.
 
     Raises
     ------
     ValueError
     """
     field: Any = diffusion.field
-    reads_no_more = _reads_no_more(field, args)
+    reads_no_more = _reads_no_more(field, problem.args)
     if reads_no_more and field in _independent:
         return
-    value, known = _values(backend, diffusion, t0, y0, args)
-    differ = _differ(value(known), value(known * 1.25 + 1.0))
+    value, known = _values(backend, diffusion, problem)
+    here = value(known)
+    differ = _differ(here, value(known * 1.25 + 1.0))
     if differ:
         raise ValueError(
             "expected a diffusion that depends on the time alone for noise='additive', received "
             "one that changes with the state; try noise='diagonal', or 'general' for a matrix"
         )
-    if reads_no_more and differ is False:
+    if reads_no_more and differ is False and np.any(here):
         _independent.add(field)
 
 
@@ -348,9 +351,7 @@ _entrywise: WeakSet[Any] = WeakSet()
 """Functions of no more than time and state whose entries were found not to mix."""
 
 
-def refuse_mixing(
-    backend: Backend, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
-) -> None:
+def refuse_mixing(backend: Backend, diffusion: Diffusion, problem: Problem) -> None:
     """Refuse to convert diagonal noise, an entry of which depends on another entry of the state.
 
     The entries whose number has a binary digit of 1 are moved: those of the diffusion must be as
@@ -362,10 +363,10 @@ def refuse_mixing(
     ValueError
     """
     field: Any = diffusion.field
-    reads_no_more = _reads_no_more(field, args)
+    reads_no_more = _reads_no_more(field, problem.args)
     if reads_no_more and field in _entrywise:
         return
-    value, known = _values(backend, diffusion, t0, y0, args)
+    value, known = _values(backend, diffusion, problem)
     entries, moved = np.arange(known.shape[-1]), known * 1.25 + 1.0
     here, there = value(known), value(moved)
     if here is None or there is None:
@@ -382,7 +383,7 @@ def refuse_mixing(
                 "SDE.converted(...) with noise='diagonal', received one that mixes entries; "
                 "try noise='general' with the diagonal matrix, which is converted exactly"
             )
-    if reads_no_more:
+    if reads_no_more and np.any(here):
         _entrywise.add(field)
 
 
@@ -392,12 +393,14 @@ def _reads_no_more(field: Any, args: Sequence[Array]) -> bool:
 
 
 def _values(
-    backend: Backend, diffusion: Diffusion, t0: Any, y0: Array, args: Sequence[Array]
+    backend: Backend, diffusion: Diffusion, problem: Problem
 ) -> tuple[Callable[[Any], Any], Any]:
-    """The diffusion at the start of time as NumPy knows it, and a state to look at it."""
+    """The diffusion at a time within the span as NumPy knows it, and a state to look at it."""
     layout = diffusion.call.layout  # type: ignore[attr-defined]
-    start = backend.concrete(t0)
-    times = np.full(layout.time_shape, 0.0 if start is None else float(start))
+    y0, args = problem.y0, problem.args
+    known_ends = [backend.concrete(time) for time in (problem.t0, problem.t1)]
+    t0, t1 = (0.0, 1.0) if any(time is None for time in known_ends) else map(float, known_ends)
+    times = np.full(layout.time_shape, t0 + INSIDE * (t1 - t0))
 
     def value(state: Any) -> Any:
         t = backend.cast(backend.reshape(backend.times(times, y0), layout.time_shape), real)

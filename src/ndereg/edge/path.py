@@ -19,7 +19,7 @@ DEPTH = 16
 """Halvings of the span down to the tolerance of a path that the solve makes for itself."""
 ROUNDING = 1e-9
 """By which a step may be smaller than a cell, relatively."""
-_DT_MIN = CONTROL_PARAMETERS.index("dt_min")
+_DT_MIN, _DT_MAX = map(CONTROL_PARAMETERS.index, ("dt_min", "dt_max"))
 
 
 def plain_key(key: Any) -> Any:
@@ -94,23 +94,27 @@ def _path_of_tree(
                 f"expected the span of the solve within that of the BrownianTree, [{low}, {high}], "
                 f"received t = {float(known)}; try a tree over the span of the solve"
             )
-    return Path(key_words(backend, tree.key), tree.grid, tree.areas, entries, False)
+    return Path(tree.words(backend), tree.grid, tree.areas, entries, False)
 
 
-def smallest_step(parameters: tuple[float, ...], path: Path) -> tuple[float, ...]:
+def smallest_step(parameters: tuple[float, ...], first_step: Any, path: Path) -> tuple[float, ...]:
     """Control parameters whose ``dt_min`` is no smaller than what the path resolves.
 
     Raises
     ------
     ValueError
-        If it was given, and is smaller.
+        If it was given, and is smaller, as if ``dt_max`` or the first step is.
     """
     resolved, given = path.smallest, parameters[_DT_MIN]
-    if isinstance(resolved, float) and 0.0 < given < resolved:  # else only known when compiled
-        raise ValueError(
-            f"expected dt_min of at least {resolved}, what the Brownian path resolves, received "
-            f"{given}; try a BrownianTree with a smaller tolerance, or dt_min=None"
-        )
+    sizes = {"dt_min": given, "dt_max": parameters[_DT_MAX], "first_step": first_step}
+    for name, size in sizes.items():
+        if not (isinstance(resolved, float) and isinstance(size, float)):
+            continue  # not given, or only known when compiled
+        if 0.0 < size < resolved * (1.0 - ROUNDING):
+            raise ValueError(
+                f"expected {name} of at least {resolved}, what the Brownian path resolves, "
+                f"received {size}; try a BrownianTree with a smaller tolerance, or {name}=None"
+            )
     if given:
         return parameters
     return (*parameters[:_DT_MIN], resolved, *parameters[_DT_MIN + 1 :])

@@ -108,6 +108,7 @@ class Mnist(Recipe):
             {
                 "none": Published(0.9794, 253.0, 0.98, 0.094),
                 "steer": Published(0.9794, 265.0, 1.31, 0.092),
+                "taynode": Published(0.9789, 80.3, 1.19, 0.079),
                 "stiffness": Published(0.9808, 259.0, 1.24, 0.094),
                 "error": Published(0.9732, 177.0, 0.82, 0.060),
                 "error+stiffness": Published(0.9777, 221.0, 1.37, 0.081),

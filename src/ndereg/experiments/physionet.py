@@ -143,6 +143,7 @@ class PhysioNet(Recipe):
             {
                 "none": Published(3.55e-3, 733.0, 1.75, 0.53),
                 "steer": Published(3.48e-3, 699.0, 1.62, 0.54),
+                "taynode": Published(4.21e-3, 167.3, 12.3, 0.22),
                 "stiffness": Published(3.58e-3, 273.0, 0.87, 0.20),
                 "error": Published(3.57e-3, 287.0, 0.94, 0.21),
                 "error+stiffness": Published(3.56e-3, 263.0, 1.12, 0.21),

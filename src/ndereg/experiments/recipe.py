@@ -33,6 +33,7 @@ from ndereg.models.parameters import Parameters
 from ndereg.spec.regularizer import Regularizer, Term
 from ndereg.spec.schedule import NFEBudget
 from ndereg.spec.spec import Spec
+from ndereg.spec.steer import Steer
 from ndereg.spec.stochastic import Noise
 
 BACKENDS = ("numpy", "torch", "jax")
@@ -121,6 +122,12 @@ class Penalized:
 
     regularizer: Regularizer | None
     weight: str = "0"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether anything is added to the loss; moving the end of time adds nothing."""
+        summands = () if self.regularizer is None else self.regularizer.terms()
+        return any(not isinstance(each, Steer) for _, each in summands)
 
 
 @dataclass(frozen=True)
@@ -302,17 +309,18 @@ class Recipe(ABC):
         rows = settings.regularizers
         refuse_unknown("regularizers", (*rows, *settings.weights), self.regularizers)
         refuse_repeated("regularizers", rows)
+        if bare := [name for name in settings.weights if not self.regularizers[name].weighted]:
+            raise ValueError(
+                f"expected weights of rows that add to the loss, received one of {_names(bare)}; "
+                "try leaving it out"
+            )
         if unused := sorted(settings.weights.keys() - set(settings.regularizers)):
             raise ValueError(
                 f"expected weights of {_names(settings.regularizers)}, received one of "
                 f"{_names(unused)}; try adding it to the regularizers: --regularizers "
                 f"{','.join((*settings.regularizers, *unused))}"
             )
-        if bare := [n for n in settings.weights if self.regularizers[n].regularizer is None]:
-            raise ValueError(
-                f"expected weights of rows with a regularizer, received one of {_names(bare)}; try "
-                "leaving it out"
-            )
+        _refuse_schedule(settings, chosen.get("weights", {}))
         method = lookup(settings.method)
         _refuse_method(method.name, self.noise)
         for name in settings.regularizers:
@@ -333,6 +341,20 @@ class Recipe(ABC):
     def written_weight(self, settings: Settings, name: str) -> str:
         """Return the weight of regularizer ``name`` as it is written on the command line."""
         return settings.weights.get(name, self.regularizers[name].weight)
+
+
+def _refuse_schedule(settings: Settings, given: Mapping[str, str]) -> None:
+    """Refuse a schedule that no given weight has, or that preset ones were not written for."""
+    if settings.schedule == Settings.schedule:
+        return
+    others = sorted(settings.weights.keys() - given.keys())
+    if others or not given:
+        rows = others or [name for name in settings.regularizers if name != "none"] or ["error"]
+        raise ValueError(
+            f"expected a weight with --schedule {settings.schedule}, received none of "
+            f"{_names(rows)}, whose own are made for {Settings.schedule!r}; try --weight "
+            f"{rows[0]}=..."
+        )
 
 
 def _refuse_method(name: str, noise: Noise | None) -> None:

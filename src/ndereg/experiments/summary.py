@@ -1,4 +1,4 @@
-"""Means over seeds, and ratios to the row without a regularizer."""
+"""Means over seeds, and ratios to the row without a regularizer, of the same seeds where it can."""
 
 from __future__ import annotations
 
@@ -69,9 +69,12 @@ def summarize(results: Iterable[Result], metric: Metric) -> list[Row]:
 
 
 def _row(name: str, group: list[Result], baseline: list[Result] | None, metric: Metric) -> Row:
+    seeds = {result.seed for result in group}
+    alike = [result for result in baseline or () if result.seed in seeds] or baseline or []
+
     def quantity(name: str, with_ratio: bool = True) -> Quantity:
         values = [float(getattr(result, name)) for result in group]
-        base = [float(getattr(result, name)) for result in baseline or ()]
+        base = [float(getattr(result, name)) for result in alike]
         return _quantity(values, base if with_ratio else [])
 
     return Row(

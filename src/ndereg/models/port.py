@@ -27,8 +27,8 @@ def port(model: Any, to: Framework, *, example: Any = None) -> Any:
         A field: called with ``(t, y)``, or with ``y`` alone. Or a NeuralODE of this package, as
         any framework has it.
     to : {"numpy", "torch", "jax"}
-        To ``"torch"`` the result is a ``torch.nn.Module`` called as ``f(t, y)``, with the names of
-        the original's parameters; to ``"numpy"`` and ``"jax"`` it is a
+        To ``"torch"`` the result is a ``torch.nn.Module`` called as ``f(t, y)`` (a NeuralODE as
+        ``f(x)``), with the names of the original's parameters; to ``"numpy"`` and ``"jax"`` it is a
         :class:`~ndereg.models.model.Model`, called as ``f(t, y, args)``, with its weights in
         ``.params``.
     example : y, or (t, y), optional

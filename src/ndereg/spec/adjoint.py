@@ -60,7 +60,8 @@ class Backsolve:
     """The continuous adjoint, integrated backwards beside the state (Chen et al. 2018).
 
     O(1) memory; the gradient differs from that of the discrete solution by the solver's error.
-    Penalties that are read off the steps of the solve need :class:`Discrete`.
+    Penalties that are read off the steps of the solve need :class:`Discrete` or
+    :class:`Reversible`.
     """
 
     name: ClassVar[str] = "backsolve"

@@ -33,8 +33,8 @@ class Integrand(Summand):
     """Something non-negative that is integrated over the time span.
 
     Its integral is one more component of the state (of each sample, with
-    ``batch="independent"``): the solver controls its error and chooses its steps with it, as
-    published. Every adjoint differentiates it. A solve without the regularizer does not pay for it.
+    ``batch="independent"``): the solver controls its error and chooses its steps with it. Every
+    adjoint differentiates it. A solve without the regularizer does not pay for it.
     """
 
     probed: bool = False

@@ -12,10 +12,12 @@ A method is the coefficients of these combinations; which variables there are is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
+from ndereg.spec.roessler import Condition, sra_conditions, sri_conditions
 from ndereg.spec.tableau import Number
 
 NoiseKind = Literal["diagonal", "additive", "scalar", "general"]
@@ -257,7 +259,9 @@ def check(method: StochasticTableau) -> None:
     The weights of the new state sum to 1 for the drift and for ``W``, and to 0 for every other
     variable; an abscissa is the sum of the drift's weights, unless the noise is additive and the
     argument of the diffusion is of no consequence; the two last abscissae that a stiffness
-    estimate compares are equal; an error estimate vanishes where the diffusion is constant.
+    estimate compares are equal; an error estimate vanishes where the diffusion is constant. Of
+    methods of Roessler's forms that state order 1.5 it is checked that they have it; the orders of
+    the others are measured.
 
     Raises
     ------
@@ -292,3 +296,29 @@ def check(method: StochasticTableau) -> None:
     if method.stiffness_pair is not None:
         first, second = method.stiffness_pair
         expect("the last abscissa", method.drift.c[second], method.drift.c[first])
+    for what, value, wanted in _conditions(method):
+        expect(f"{what}, for order 1.5,", value, wanted)
+
+
+_SRA: frozenset[Variable] = frozenset({"W", "chi2"})
+_SRI: frozenset[Variable] = frozenset({"W", "chi1", "chi2", "chi3", "root"})
+
+
+def _conditions(method: StochasticTableau) -> Iterable[Condition]:
+    """The order conditions of a method of Roessler's forms; nothing of another."""
+    stages, solution = [weights for _, weights in method.drift.stages], method.solution
+    others = [weights for _, weights in method.diffusion.stages]
+    a0, b0 = [w.drift for w in stages], [w.row("chi2") for w in stages]
+    a1, b1 = [w.drift for w in others], [w.row("root") for w in others]
+    pure = all({v for v, _ in w.noise} <= {"chi2"} for w in stages)
+    pure = pure and all({v for v, _ in w.noise} <= {"root"} for w in others)
+    if not pure or max(order for _, order in method.orders) < 1.5:
+        return ()
+    if method.noises == ("additive",) and method.variables <= _SRA:
+        beta = [solution.row("W"), solution.row("chi2")]
+        return sra_conditions(a0, b0, method.diffusion.c, solution.drift, beta)
+    if method.calculus == "ito" and method.variables <= _SRI:
+        beta = [solution.row(v) for v in ("W", "chi1", "chi2", "chi3")]
+        matrices = {"A0": a0, "A1": a1, "B0": b0, "B1": b1}
+        return sri_conditions(matrices, solution.drift, beta)
+    return ()
