@@ -300,7 +300,12 @@ def test_killed_at_a_random_moment_and_resumed(tmp_path):
     of_its_own("train", "digits", "--epochs", "40", *SMALL, "--out", tmp_path / "whole")
     (result,) = json.loads((tmp_path / "whole" / "results.json").read_text())
     out, moment = tmp_path / "killed", random.SystemRandom().uniform(0.0, result["train_s"])
-    command = [sys.executable, "-m", "ndereg", *arguments, "--out", str(out)]
+    # a checkpoint after every epoch: these are shorter than the least time between two
+    often = (
+        "import runpy, ndereg.experiments.training as training; training.CHECKPOINT_S = 0.0; "
+        "runpy.run_module('ndereg', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", often, *arguments, "--out", str(out)]
     process = start_and_wait_for_a_checkpoint(command, out)
     time.sleep(moment)
     process.kill()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ndereg.experiments import training
+from ndereg.experiments.collection import collect
 from ndereg.experiments.interrupt import Interrupt
 from ndereg.experiments.recipe import BACKENDS
 from ndereg.experiments.runners import runner as make_runner
@@ -334,6 +335,24 @@ def test_a_session_trains_what_is_missing_only(tmp_path):
     assert listener.steps == 10**9 and not listener.compiled
     assert not list(tmp_path.glob("checkpoints/*"))
     assert json.loads((tmp_path / "config.json").read_text())["versions"].keys() >= {"numba"}
+
+
+def test_a_session_continued_elsewhere_says_where(tmp_path):
+    """A machine that began, and one that trained the other row."""
+    run(tmp_path, epochs=1, regularizers=("none", "error")).train()
+    results = json.loads((tmp_path / "results.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "results.json").write_text(json.dumps(results[:1]))
+    other = {"processor": "Z80", "cores": 1, "device": None, "load": 0.0}
+    config |= {"machine": other, "versions": config["versions"] | {"numba": "0.1"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    Session.reopen("digits", tmp_path).train()
+    found = collect([tmp_path])
+    assert len(found.results) == 2
+    assert len(found.machines) == 2 and found.machines[0]["processor"] == "Z80"
+    assert found.versions["numba"].startswith("0.1 and ")
+    Session.reopen("digits", tmp_path).train()  # on the same one again
+    assert len(collect([tmp_path]).machines) == 2
 
 
 def test_an_interrupt_between_two_runs_keeps_the_finished_one(tmp_path):

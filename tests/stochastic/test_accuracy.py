@@ -31,8 +31,12 @@ def slope(y: Any) -> Any:
     return 0.72 * ops.cos(2.0 * y)
 
 
+def swapped(y: Any) -> Any:
+    return ops.concat([y[..., 1:], y[..., :1]], axis=-1)
+
+
 def stratonovich(t: Any, y: Any, args: Any) -> Any:
-    return ops.cos(y) - 0.5 * y + 0.3 * ops.sin(3.0 * t)
+    return ops.cos(y) - 0.5 * y + 0.3 * ops.sin(3.0 * t) + 0.4 * ops.sin(swapped(y))
 
 
 def ito(t: Any, y: Any, args: Any) -> Any:
@@ -44,17 +48,32 @@ def multiplicative(t: Any, y: Any, args: Any) -> Any:
     return spread(y)
 
 
+def turned(y: Any) -> Any:
+    return ops.concat([-1.0 * y[..., 1:], y[..., :1]], axis=-1)
+
+
 def commuting(t: Any, y: Any, args: Any) -> Any:
-    """Two channels along one vector field."""
-    return ops.stack([0.8 * spread(y), 0.6 * spread(y)], axis=-1)
+    """Two channels, one of which stretches the plane and the other one turns it."""
+    return ops.stack([0.5 * y, 0.4 * turned(y)], axis=-1)
+
+
+def commuting_ito(t: Any, y: Any, args: Any) -> Any:
+    """The same equation as with the drift :func:`stratonovich`."""
+    return stratonovich(t, y, args) + 0.5 * (0.5**2 - 0.4**2) * y
 
 
 def steep(t: Any, y: Any, args: Any) -> Any:
-    return 1.5 * ops.cos(2.0 * y) - 0.5 * y
+    return 1.5 * ops.cos(2.0 * y) - 0.5 * swapped(y)
 
 
 def additive(t: Any, y: Any, args: Any) -> Any:
     return 1.0 + 0.4 * ops.sin(3.0 * t) + 0.0 * y
+
+
+def additive_matrix(t: Any, y: Any, args: Any) -> Any:
+    """Two channels that either entry feels."""
+    columns = [additive(t, y, args), 0.5 * ops.cos(2.0 * t) * turned(1.0 + 0.0 * y)]
+    return ops.stack(columns, axis=-1)
 
 
 def twisted(t: Any, y: Any, args: Any) -> Any:
@@ -104,9 +123,14 @@ _BOTH = {"ito": ito, "stratonovich": stratonovich}
 FAMILIES = {
     "scalar": Family("scalar", _BOTH, multiplicative, 1, "slowrk"),
     "diagonal": Family("diagonal", _BOTH, multiplicative, 2, "slowrk"),
-    "commutative": Family("general", _BOTH, commuting, 2, "slowrk"),
+    "commutative": Family(
+        "general", {"ito": commuting_ito, "stratonovich": stratonovich}, commuting, 2, "slowrk"
+    ),
     "additive": Family(
         "additive", {"ito": steep, "stratonovich": steep}, additive, 2, "shark"
+    ),
+    "additive matrix": Family(
+        "additive", {"ito": steep, "stratonovich": steep}, additive_matrix, 2, "shark"
     ),
     "general": Family(
         "general", {"ito": slow_ito, "stratonovich": slow}, twisted, 2, "slowrk",
@@ -120,7 +144,7 @@ def stated(method: str, family: str) -> float | None:
     orders = dict(ndereg.lookup(method).orders)
     if family == "commutative":
         return orders["diagonal"] if "general" in orders else None
-    return orders.get(family)
+    return orders.get(family.partition(" ")[0])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ FREE = ("regularizers", "weights", "seeds", "epochs", "steps", "evaluate_every",
         "rows")  # fmt: skip
 """Settings in which the folders of one experiment may differ. How long was trained and on how much
 is compared by the steps and the samples of the results."""
+
+
+MACHINE = ("device", "processor", "cores")
+"""What makes a machine another one; how busy it was does not."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def collect(folders: Sequence[Path]) -> Collection:
     ]
     _refuse_mixture(pairs)
     results = tuple(result for _, result in pairs)
-    machines = [config["machine"] for config in configs if "machine" in config]
+    whereabouts = [place for config in configs for place in places(config)]
+    machines = [place["machine"] for place in whereabouts if "machine" in place]
     return Collection(
         recipe=recipe,
         settings=settings[0],
@@ -97,8 +102,25 @@ def collect(folders: Sequence[Path]) -> Collection:
         records=_records(recipe, opened, settings, results),
         commands=tuple(dict.fromkeys(map(command, configs))),
         machines=tuple(m for i, m in enumerate(machines) if m not in machines[:i]),
-        versions={k: v for config in configs for k, v in config.get("versions", {}).items()},
+        versions=_versions(place.get("versions", {}) for place in whereabouts),
     )
+
+
+def places(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return machine and versions of every session in a folder: of the first, and where it went on.
+
+    Sessions on the same machine with the same versions are one.
+    """
+    began = {name: config[name] for name in ("versions", "machine") if name in config}
+    return [began, *config.get("continued", ())]
+
+
+def _versions(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    several: dict[str, dict[str, None]] = {}
+    for versions in found:
+        for name, version in versions.items():
+            several.setdefault(name, {})[version] = None
+    return {name: " and ".join(versions) for name, versions in several.items()}
 
 
 def _records(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ndereg.experiments import RECIPES, STUDIES, experiment
-from ndereg.experiments.collection import Collection
+from ndereg.experiments.collection import MACHINE, Collection
 from ndereg.experiments.precision import TOLERANCES
 from ndereg.experiments.published import comparison
 from ndereg.experiments.storage import write_bytes
@@ -21,7 +21,6 @@ from ndereg.experiments.summary import cells, columns, grouped, summarize
 from ndereg.experiments.training import Result
 
 _DROPPED = ("before", "after", "train_cpu_s", "curves")
-_MACHINE = ("device", "processor", "cores")
 _LOCAL = ("rows", "seeds")
 _SHARED = ("backend", "device", "method", "rtol", "atol", "batch_size", "optimizer",
            "learning_rate")  # fmt: skip
@@ -138,9 +137,9 @@ def _machines(described: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return each machine once, with the greatest of the loads at the start of a command."""
     loads: dict[tuple[Any, ...], list[float]] = {}
     for machine in described:
-        key = tuple(machine.get(name) for name in _MACHINE)
+        key = tuple(machine.get(name) for name in MACHINE)
         loads.setdefault(key, []).append(machine.get("load") or 0.0)
-    return [dict(zip(_MACHINE, key, strict=True)) | {"load": max(x)} for key, x in loads.items()]
+    return [dict(zip(MACHINE, key, strict=True)) | {"load": max(x)} for key, x in loads.items()]
 
 
 def _place(machine: Mapping[str, Any]) -> str:

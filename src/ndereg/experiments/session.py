@@ -11,7 +11,7 @@ from typing import Any
 
 import ndereg
 from ndereg.experiments import experiment
-from ndereg.experiments.collection import collect
+from ndereg.experiments.collection import MACHINE, collect, places
 from ndereg.experiments.interrupt import Interrupt
 from ndereg.experiments.recipe import Recipe, Settings, Task
 from ndereg.experiments.report import write_report
@@ -142,16 +142,29 @@ class Session:
         return results
 
     def _write_config(self) -> None:
-        """Write the settings, once they are known to work."""
+        """Write the settings, once they are known to work, and where else they were continued."""
+        here = {
+            "versions": _versions(self.settings.backend),
+            "machine": describe(self.settings.device),
+        }
         if not self.folder.config.exists():
-            config = {
+            began = {
                 "recipe": self.recipe.name,
                 "preset": self.preset,
                 "settings": dataclasses.asdict(self.settings),
-                "versions": _versions(self.settings.backend),
-                "machine": describe(self.settings.device),
             }
-            write_json(self.folder.config, config)
+            write_json(self.folder.config, began | here)
+            return
+        config = self.folder.read_config()
+        known = places(config)
+        if all(_differ(here, each) for each in known):
+            write_json(self.folder.config, config | {"continued": [*known[1:], here]})
+
+
+def _differ(here: dict[str, Any], there: dict[str, Any]) -> bool:
+    machines = [each.get("machine", {}) for each in (here, there)]
+    lasting = [{name: each.get(name) for name in MACHINE} for each in machines]
+    return lasting[0] != lasting[1] or here["versions"] != there.get("versions")
 
 
 def _versions(backend: str) -> dict[str, str]:
