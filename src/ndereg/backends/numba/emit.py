@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ndereg.backends.numba.fuse import Nest, Output, Planner
+from ndereg.backends.numba.fuse import Output, Planner
 from ndereg.backends.numba.lowering import lower
 from ndereg.backends.numba.nests import write_nest
+from ndereg.backends.numba.placement import Nest
 from ndereg.backends.numba.products import write_item
 from ndereg.backends.numba.scalarise import MOST_OPERATIONS, write_scalars
 from ndereg.backends.numba.storage import allocate

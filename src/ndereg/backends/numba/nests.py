@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ndereg.backends.numba.expressions import accumulation, expression, initial
-from ndereg.backends.numba.fuse import Nest, Planner, Task, Trail
+from ndereg.backends.numba.fuse import Planner, Trail
+from ndereg.backends.numba.placement import Nest, Task
 from ndereg.backends.numba.text import Text
 from ndereg.backends.numba.views import VIEWS, Buffer, View, axes_of, contiguous
 

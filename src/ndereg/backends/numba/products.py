@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from ndereg.backends.numba.fuse import Item, Planner, Task, matrix_layout
+from ndereg.backends.numba.fuse import Planner, matrix_layout
+from ndereg.backends.numba.placement import Item, Task
 from ndereg.backends.numba.text import Text
 from ndereg.backends.numba.views import View, axis_of
 

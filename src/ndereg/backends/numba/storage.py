@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ndereg.backends.numba.fuse import Nest, Plan, Task
+from ndereg.backends.numba.placement import Nest, Plan, Task
 from ndereg.backends.numba.views import Buffer, View, contiguous
 
 __all__ = ["allocate"]
