@@ -76,8 +76,12 @@ def test_ratios_are_to_the_same_seeds(metric):
     runs = [result("none", 0, nfev=50), result("none", 1, nfev=100), result("error", 1, nfev=50)]
     rows = summarize(runs, metric)
     assert [row.nfev.ratio for row in rows] == [1.0, 0.5]
+    assert rows[1].baseline == 0.97
     alone = summarize([result("none", 0, nfev=50), result("error", 1, nfev=25)], metric)
     assert alone[1].nfev.ratio == 0.5
+    better = summarize([*runs[:2], result("none", 2, accuracy=0.5), runs[2]], metric)
+    (line,) = comparison(better, PAPER, metric)[1]
+    assert line[:4] == ["error", "+0.00 points", "-0.50 points", "0.50×"]
 
 
 def test_weights_of_one_regularizer_are_rows_of_their_own(metric):

@@ -57,6 +57,17 @@ def test_the_catalogue_is_consistent() -> None:
                                     method.diffusion, wrong))  # fmt: skip
 
 
+def test_order_conditions_are_those_of_the_kind_of_noise() -> None:
+    """Order 1.5 for additive noise asks nothing of the order for another kind."""
+    sra1 = ndereg.lookup("sra1")
+    diffusion = Evaluations(((1, Weights((1.0,))), (0, Weights())))
+    orders = (("diagonal", 0.5), ("additive", 1.5))
+    check(StochasticTableau("mine", "ito", orders, sra1.drift, diffusion, sra1.solution))
+    wrong = Evaluations(((0, Weights()), (1, Weights((1.0,)))))
+    with pytest.raises(ValueError, match=r"expected beta1 c1, for order 1\.5"):
+        check(StochasticTableau("mine", "ito", orders, sra1.drift, wrong, sra1.solution))
+
+
 @pytest.mark.parametrize(
     ("name", "change", "condition"),
     [
@@ -135,6 +146,17 @@ def test_bad_input_is_refused(change: dict[str, Any], message: str) -> None:
     sde = options.pop("field", nde.SDE(drift, entrywise))
     with pytest.raises(ValueError, match=message):
         nde.solve(sde, SPAN, Y0, ARGS, **options)
+
+
+def test_a_step_as_long_as_the_solve_may_be_shorter_than_a_cell() -> None:
+    tree, solver = ndereg.BrownianTree(1, 0.0, 1.0, (6,), 2.0**-4), Solver("reference")
+    sde = nde.SDE(drift, entrywise)
+    options: dict[str, Any] = {"method": "lamba_em", "key": tree, "rtol": 1.0, "atol": 1.0}
+    for change in ({"first_step": 0.03}, {"controller": nde.PIDController(dt_max=0.03)}):
+        sol = solver.solve(sde, span=(0.5, 0.53), **options | change)
+        assert sol.stats.naccept == 1
+    still = solver.solve(sde, span=(0.5, 0.5), **options | {"first_step": 1e-6, "key": 1})
+    assert np.array_equal(still.ys, Y0)
 
 
 def test_general_noise_of_ito_is_solved_adaptively_once_converted() -> None:

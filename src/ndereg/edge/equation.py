@@ -284,11 +284,11 @@ def driven(
         refuse_dependence(backend, diffusion, problem)
     if found.noise.kind == "diagonal" and isinstance(problem.field, ConvertedDrift):
         refuse_mixing(backend, diffusion, problem)
-    parameters = problem.parameters
+    parameters, span = problem.parameters, (problem.t0, problem.t1)
     if problem.spec.adaptive:
-        parameters = smallest_step(parameters, problem.first_step, diffusion.path)
+        parameters = smallest_step(backend, parameters, problem.first_step, span, diffusion.path)
     else:
-        refuse_unresolved(backend, problem.dt, (problem.t0, problem.t1), diffusion.path)
+        refuse_unresolved(backend, problem.dt, span, diffusion.path)
     return replace(problem, diffusion=diffusion, parameters=parameters)
 
 
@@ -336,14 +336,14 @@ def refuse_dependence(backend: Backend, diffusion: Diffusion, problem: Problem) 
     if reads_no_more and field in _independent:
         return
     value, known = _values(backend, diffusion, problem)
-    here = value(known)
-    differ = _differ(here, value(known * 1.25 + 1.0))
+    there = value(known * 1.25 + 1.0)
+    differ = _differ(value(known), there)
     if differ:
         raise ValueError(
             "expected a diffusion that depends on the time alone for noise='additive', received "
             "one that changes with the state; try noise='diagonal', or 'general' for a matrix"
         )
-    if reads_no_more and differ is False and np.any(here):
+    if reads_no_more and differ is False and np.any(there):
         _independent.add(field)
 
 
@@ -383,7 +383,7 @@ def refuse_mixing(backend: Backend, diffusion: Diffusion, problem: Problem) -> N
                 "SDE.converted(...) with noise='diagonal', received one that mixes entries; "
                 "try noise='general' with the diagonal matrix, which is converted exactly"
             )
-    if reads_no_more and np.any(here):
+    if reads_no_more and np.any(there):
         _entrywise.add(field)
 
 
@@ -398,8 +398,9 @@ def _values(
     """The diffusion at a time within the span as NumPy knows it, and a state to look at it."""
     layout = diffusion.call.layout  # type: ignore[attr-defined]
     y0, args = problem.y0, problem.args
-    known_ends = [backend.concrete(time) for time in (problem.t0, problem.t1)]
-    t0, t1 = (0.0, 1.0) if any(time is None for time in known_ends) else map(float, known_ends)
+    ends = [backend.concrete(time) for time in (problem.t0, problem.t1)]
+    t0, *others = [float(time) for time in ends if time is not None] or [0.0, 1.0]
+    t1 = others[0] if others else t0
     times = np.full(layout.time_shape, t0 + INSIDE * (t1 - t0))
 
     def value(state: Any) -> Any:

@@ -97,20 +97,27 @@ def _path_of_tree(
     return Path(tree.words(backend), tree.grid, tree.areas, entries, False)
 
 
-def smallest_step(parameters: tuple[float, ...], first_step: Any, path: Path) -> tuple[float, ...]:
+def smallest_step(
+    backend: Backend,
+    parameters: tuple[float, ...],
+    first_step: Any,
+    span: tuple[Any, Any],
+    path: Path,
+) -> tuple[float, ...]:
     """Control parameters whose ``dt_min`` is no smaller than what the path resolves.
 
     Raises
     ------
     ValueError
-        If it was given, and is smaller, as if ``dt_max`` or the first step is.
+        If it was given, and is smaller, as if ``dt_max`` or the first step is, unless that step is
+        the whole solve.
     """
     resolved, given = path.smallest, parameters[_DT_MIN]
     sizes = {"dt_min": given, "dt_max": parameters[_DT_MAX], "first_step": first_step}
     for name, size in sizes.items():
         if not (isinstance(resolved, float) and isinstance(size, float)):
             continue  # not given, or only known when compiled
-        if 0.0 < size < resolved * (1.0 - ROUNDING):
+        if 0.0 < size < resolved * (1.0 - ROUNDING) and not _alone(backend, size, span):
             raise ValueError(
                 f"expected {name} of at least {resolved}, what the Brownian path resolves, "
                 f"received {size}; try a BrownianTree with a smaller tolerance, or {name}=None"
@@ -118,6 +125,13 @@ def smallest_step(parameters: tuple[float, ...], first_step: Any, path: Path) ->
     if given:
         return parameters
     return (*parameters[:_DT_MIN], resolved, *parameters[_DT_MIN + 1 :])
+
+
+def _alone(backend: Backend, size: float, span: tuple[Any, Any]) -> bool:
+    """Whether a step of this size is as long as the solve, as far as is known."""
+    t0, t1 = (backend.concrete(time) for time in span)
+    length = math.inf if t0 is None or t1 is None else abs(float(t1) - float(t0))
+    return size * (1.0 + ROUNDING) >= length
 
 
 def refuse_unresolved(backend: Backend, dt: float, span: tuple[Any, Any], path: Path) -> None:
@@ -131,10 +145,7 @@ def refuse_unresolved(backend: Backend, dt: float, span: tuple[Any, Any], path: 
     resolved = path.smallest
     if path.direct or not isinstance(resolved, float):  # else only known when compiled
         return
-    t0, t1 = (backend.concrete(time) for time in span)
-    length = math.inf if t0 is None or t1 is None else abs(float(t1) - float(t0))
-    alone = dt * (1.0 + ROUNDING) >= length
-    if dt < resolved * (1.0 - ROUNDING) and not alone:
+    if dt < resolved * (1.0 - ROUNDING) and not _alone(backend, dt, span):
         raise ValueError(
             f"expected steps of at least {resolved}, what the Brownian path resolves, received "
             f"ConstantStep({dt}); try larger steps, or an ndereg.BrownianTree with "

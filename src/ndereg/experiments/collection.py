@@ -94,14 +94,13 @@ def collect(folders: Sequence[Path]) -> Collection:
     _refuse_mixture(pairs)
     results = tuple(result for _, result in pairs)
     whereabouts = [place for config in configs for place in places(config)]
-    machines = [place["machine"] for place in whereabouts if "machine" in place]
     return Collection(
         recipe=recipe,
         settings=settings[0],
         results=results,
         records=_records(recipe, opened, settings, results),
         commands=tuple(dict.fromkeys(map(command, configs))),
-        machines=tuple(m for i, m in enumerate(machines) if m not in machines[:i]),
+        machines=_machines(place["machine"] for place in whereabouts if "machine" in place),
         versions=_versions(place.get("versions", {}) for place in whereabouts),
     )
 
@@ -113,6 +112,14 @@ def places(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     began = {name: config[name] for name in ("versions", "machine") if name in config}
     return [began, *config.get("continued", ())]
+
+
+def _machines(found: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return each machine once, as it was first."""
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for machine in found:
+        kept.setdefault(tuple(machine.get(name) for name in MACHINE), machine)
+    return tuple(kept.values())
 
 
 def _versions(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
@@ -169,7 +176,8 @@ def command(config: Mapping[str, Any]) -> str:
         if name not in config["settings"] or _plain(getattr(default, name)) == _plain(value):
             continue
         if name == "weights":
-            given = {k: w for k, w in value.items() if default.weights.get(k) != w}
+            others = chosen.get("schedule", default.schedule) != default.schedule
+            given = {k: w for k, w in value.items() if others or default.weights.get(k) != w}
             words += [word for k, w in given.items() for word in ("--weight", f"{k}={w}")]
         elif name == "seeds":
             words += ["--seed", str(value[0])] if value[0] else []

@@ -19,9 +19,9 @@ def comparison(rows: Sequence[Row], paper: Paper, metric: Metric) -> Table | Non
 
     A score in percent is compared by its difference in points, another one by its ratio.
     """
-    ours = {row.name: row for row in rows}
-    base, published = ours.get(BASELINE), paper.rows.get(BASELINE)
-    if base is None or published is None:
+    ours = {row.name for row in rows}
+    published = paper.rows.get(BASELINE)
+    if BASELINE not in ours or published is None:
         return None
     found = [row for row in rows if row.regularizer in paper.rows and row.name != BASELINE]
     if not found:
@@ -30,26 +30,31 @@ def comparison(rows: Sequence[Row], paper: Paper, metric: Metric) -> Table | Non
     pairs = [name for what in (score, "NFE", "training", "prediction") for name in (what, "paper")]
     return (
         ["regularizer", *pairs],
-        [_cells(row, base, paper.rows[row.regularizer], published, metric) for row in found],
+        [_cells(row, paper.rows[row.regularizer], published, metric) for row in found],
     )
 
 
-def _cells(row: Row, base: Row, theirs: Published, their_base: Published, metric: Metric) -> list:
-    def change(value: float, reference: float) -> str:
+def _cells(row: Row, theirs: Published, their_base: Published, metric: Metric) -> list[str]:
+    def change(value: float, reference: float | None) -> str:
+        if reference is None:
+            return "–"
         if metric.percent:
             return f"{100 * (value - reference):+.2f} points"
         return _ratio(value, reference)
 
     return [
         row.name,
-        change(row.score.mean, base.score.mean),
+        change(row.score.mean, row.baseline),
         change(theirs.score, their_base.score),
-        *(_ratio(row.nfev.mean, base.nfev.mean), _ratio(theirs.nfev, their_base.nfev)),
-        *(_ratio(row.train_s.mean, base.train_s.mean), _ratio(theirs.train, their_base.train)),
-        _ratio(row.predict_s.mean, base.predict_s.mean),
-        _ratio(theirs.predict, their_base.predict),
+        *(_times(row.nfev.ratio), _ratio(theirs.nfev, their_base.nfev)),
+        *(_times(row.train_s.ratio), _ratio(theirs.train, their_base.train)),
+        *(_times(row.predict_s.ratio), _ratio(theirs.predict, their_base.predict)),
     ]
 
 
 def _ratio(value: float | None, reference: float | None) -> str:
-    return "–" if value is None or not reference else f"{value / reference:.2f}×"
+    return "–" if value is None or not reference else _times(value / reference)
+
+
+def _times(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2f}×"

@@ -309,18 +309,12 @@ class Recipe(ABC):
         rows = settings.regularizers
         refuse_unknown("regularizers", (*rows, *settings.weights), self.regularizers)
         refuse_repeated("regularizers", rows)
-        if bare := [name for name in settings.weights if not self.regularizers[name].weighted]:
-            raise ValueError(
-                f"expected weights of rows that add to the loss, received one of {_names(bare)}; "
-                "try leaving it out"
-            )
         if unused := sorted(settings.weights.keys() - set(settings.regularizers)):
             raise ValueError(
                 f"expected weights of {_names(settings.regularizers)}, received one of "
                 f"{_names(unused)}; try adding it to the regularizers: --regularizers "
                 f"{','.join((*settings.regularizers, *unused))}"
             )
-        _refuse_schedule(settings, chosen.get("weights", {}))
         method = lookup(settings.method)
         _refuse_method(method.name, self.noise)
         for name in settings.regularizers:
@@ -329,6 +323,25 @@ class Recipe(ABC):
             summands = () if regularizer is None else regularizer.terms()
             terms = tuple(each for _, each in summands if isinstance(each, Term))
             refuse_unserved(Spec(method, terms=terms, noise=self.noise))
+        return settings
+
+    def requested(self, preset: str, **given: Any) -> Settings:
+        """Return :meth:`settings` that a user asks for now; a choice without effect is refused.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`settings`; and for the weight of a row that adds nothing to the loss, and a
+            schedule without a weight.
+        """
+        weights, rows = given.get("weights", {}), self.regularizers
+        if idle := [name for name in weights if name in rows and not rows[name].weighted]:
+            raise ValueError(
+                f"expected weights of rows that add to the loss, received one of {_names(idle)}; "
+                "try leaving it out"
+            )
+        settings = self.settings(preset, **given)
+        _refuse_schedule(settings, weights)
         return settings
 
     def weight(

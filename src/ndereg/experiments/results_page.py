@@ -34,7 +34,7 @@ NFE: evaluations of the field when the test set, or the part of it that the reci
 as one batch. Training time leaves out compilation. After each value stands its ratio to the row
 without a regularizer; ± is the sample standard deviation over seeds. Ratios are what compares with
 a paper: absolute values depend on the machine, on how much of the data is at hand, and on whose
-solver counts.
+solver counts. Ratios are those of the same seeds.
 """
 
 _CURVES = """What the trained models cost at other tolerances: NFE, and in brackets the error of the
@@ -123,7 +123,7 @@ def _not_run(experiments: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"- {name}: rows of its papers, {', '.join(missing)}")
     if absent := sorted({*RECIPES, *STUDIES} - run.keys()):
         lines.append(f"- {', '.join(absent)}: every row")
-    return ["## What was not run", "", *lines, ""] if lines else []
+    return ["## What is not on this page", "", *lines, ""] if lines else []
 
 
 def _compact(result: Result | Outcome) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Session:
             If a setting is wrong or the folder holds something already.
         """
         found = experiment(recipe)
-        settings = found.settings(preset, **chosen)
+        settings = found.requested(preset, **chosen)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(
                 f"expected a new or empty output folder, received {path}; try another --out, or "

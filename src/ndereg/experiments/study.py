@@ -154,6 +154,10 @@ class Study(ABC):
         refuse_repeated("rows", settings.rows)
         return settings
 
+    def requested(self, preset: str, **given: Any) -> StudySettings:
+        """Return :meth:`settings`, of which every choice has an effect."""
+        return self.settings(preset, **given)
+
     def meanings(self) -> list[str]:
         """Return a sentence for every column, as it stands beneath the table."""
         legend = {**self.legend, "time": "of computing the row, compilation included"}

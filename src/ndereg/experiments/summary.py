@@ -23,7 +23,11 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Row:
-    """One regularizer with one weight; times in seconds."""
+    """One regularizer with one weight; times in seconds.
+
+    Ratios, and ``baseline``, the mean score of the row without a regularizer, are those of the
+    same seeds, where that row has them.
+    """
 
     name: str
     """As the table has it: with the weight where several of one regularizer are compared."""
@@ -33,6 +37,7 @@ class Row:
     train_s: Quantity
     predict_s: Quantity
     compile_s: Quantity
+    baseline: float | None
 
 
 def row_names(trained: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -85,6 +90,7 @@ def _row(name: str, group: list[Result], baseline: list[Result] | None, metric: 
         train_s=quantity("train_s"),
         predict_s=quantity("predict_s"),
         compile_s=quantity("compile_s", with_ratio=False),
+        baseline=statistics.fmean(r.scores[metric.name] for r in alike) if alike else None,
     )
 
 

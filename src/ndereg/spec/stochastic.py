@@ -312,12 +312,14 @@ def _conditions(method: StochasticTableau) -> Iterable[Condition]:
     a1, b1 = [w.drift for w in others], [w.row("root") for w in others]
     pure = all({v for v, _ in w.noise} <= {"chi2"} for w in stages)
     pure = pure and all({v for v, _ in w.noise} <= {"root"} for w in others)
-    if not pure or max(order for _, order in method.orders) < 1.5:
+    orders = dict(method.orders)
+    if not pure:
         return ()
-    if method.noises == ("additive",) and method.variables <= _SRA:
+    if orders.get("additive", 0.0) >= 1.5 and method.variables <= _SRA:
         beta = [solution.row("W"), solution.row("chi2")]
         return sra_conditions(a0, b0, method.diffusion.c, solution.drift, beta)
-    if method.calculus == "ito" and method.variables <= _SRI:
+    entrywise = max(orders.get("diagonal", 0.0), orders.get("scalar", 0.0))
+    if entrywise >= 1.5 and method.calculus == "ito" and method.variables <= _SRI:
         beta = [solution.row(v) for v in ("W", "chi1", "chi2", "chi3")]
         matrices = {"A0": a0, "A1": a1, "B0": b0, "B1": b1}
         return sri_conditions(matrices, solution.drift, beta)
