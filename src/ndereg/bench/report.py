@@ -121,11 +121,12 @@ in the same framework, compiled or eager alike; 1 is the limit. `evaluations` co
 solution (SciPy's DOP853 at the least tolerance), relative to its size; of the stochastic suites, in
 which every library has a Brownian path of its own, it is the root of the mean square relative error
 on that path (along a tree), or how many standard errors the mean or the variance of the samples is
-off. Import, first call and memory are those of a process of its own; memory is what a later call
-needs beyond what the process holds. `waits` counts the times that the host waits for a GPU in one
-call, which PyTorch tells. A row whose result or whose evaluations differ from what was asked for is
-not compared. Below a target that is missed stands what the time goes to, by profile, and what was
-tried (`benchmarks/results/causes.json`).
+off. torchsde has no method with an estimate of its own: its adaptive rows are Heun's method, whose
+steps it halves, beside our SPaRK at the same tolerance. Import, first call and memory are those of
+a process of its own; memory is what a later call needs beyond what the process holds. `waits`
+counts the times that the host waits for a GPU in one call, which PyTorch tells. A row whose result
+or whose evaluations differ from what was asked for is not compared. Below a target that is missed
+stands what the time goes to, by profile, and what was tried (`benchmarks/results/causes.json`).
 """
 
 _UNEXPLAINED = "not explained yet."
