@@ -98,3 +98,4 @@ def test_every_published_row_is_a_row():
         rows = set(getattr(found, "regularizers", None) or found.rows)
         for paper in found.papers:
             assert set(paper.rows) <= rows
+            assert name in STUDIES or "none" in paper.rows
